@@ -1,0 +1,138 @@
+// The Python module swa_fast._core: argument parsing, docstrings, error translation.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "build_config.h"
+#include "cpu/isa.h"
+#include "cpu/threads.h"
+#include "dlpack_import.h"
+#include "error.h"
+#include "multi_tensor.h"
+#include "weight.h"
+
+namespace py = pybind11;
+using namespace swa_fast;
+
+namespace {
+
+void run(Op op, py::handle dst, const char* dst_name, py::handle src, const char* src_name,
+         const Weight& weight) {
+  const ImportedList dst_list(dst, dst_name);
+  const ImportedList src_list(src, src_name);
+  const Plan plan(op, {dst_name, src_name, dst_list.buffers(), src_list.buffers()}, weight);
+  if (plan.empty()) return;
+  dst_list.mark_written();
+  if (op == Op::kSwap) src_list.mark_written();
+  const py::gil_scoped_release unlocked;
+  plan.run();
+}
+
+int64_t parse_integer(py::handle value, const char* name) {
+  if (PyBool_Check(value.ptr()) != 0 || PyIndex_Check(value.ptr()) == 0) {
+    throw_type_error(std::string(name) + " must be an int. Received: " + type_name(value.ptr()) +
+                     " " + py::repr(value).cast<std::string>());
+  }
+  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  if (!index) throw py::error_already_set();
+  int overflow = 0;
+  const int64_t number = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  if (overflow != 0) return overflow > 0 ? INT64_MAX : INT64_MIN;
+  return number;
+}
+
+void running_mean(py::handle averages, py::handle values, py::handle count) {
+  const int64_t n = parse_integer(count, "count");
+  if (n < 0 || n > kMaxCount) {
+    throw_value_error("count must be at least 0 and below 2**53. Received: " +
+                      py::str(count).cast<std::string>());
+  }
+  run(Op::kLerp, averages, "averages", values, "values", mean_weight(n));
+}
+
+void lerp_lists(py::handle averages, py::handle values, py::handle weight) {
+  const double w = PyFloat_AsDouble(weight.ptr());
+  if (w == -1.0 && PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    throw_type_error("weight must be a number. Received: " + type_name(weight.ptr()));
+  }
+  if (!(w >= 0.0 && w <= 1.0)) {  // also refuses NaN
+    throw_value_error("weight must be between 0 and 1. Received: " +
+                      py::str(weight).cast<std::string>());
+  }
+  run(Op::kLerp, averages, "averages", values, "values", lerp_weight(w));
+}
+
+void set_threads(py::handle count) {
+  const int64_t n = count.is_none() ? 0 : parse_integer(count, "n");
+  if (!count.is_none() && (n < 1 || n > 4096)) {
+    throw_value_error("n must be between 1 and 4096, or None for the default. Received: " +
+                      py::str(count).cast<std::string>());
+  }
+  cpu::set_num_threads(static_cast<int>(n));
+}
+
+py::dict build_info() {
+  py::list isas;
+  for (const std::string& isa : cpu::runnable_isas()) isas.append(isa);
+  py::list dtypes;
+#define SWA_FAST_APPEND(enumerator, type, name, code, bits) dtypes.append(name);
+  SWA_FAST_FOR_EACH_STORAGE_TYPE(SWA_FAST_APPEND)
+#undef SWA_FAST_APPEND
+  py::dict cuda;
+  cuda["built"] = false;
+  cuda["reason"] = "this version of swa_fast has no CUDA kernels";
+  py::dict info;
+  info["version"] = SWA_FAST_VERSION;
+  info["commit"] = SWA_FAST_COMMIT;
+  info["compiler"] = SWA_FAST_COMPILER;
+  info["flags"] = SWA_FAST_FLAGS;
+  info["isa"] = cpu::active_kernels().isa;
+  info["isas"] = isas;
+  info["openmp"] = cpu::openmp_version();
+  info["num_threads"] = cpu::get_num_threads();
+  info["storage_dtypes"] = dtypes;
+  info["cuda"] = cuda;
+  return info;
+}
+
+void translate(const Error& error) {
+  switch (error.kind()) {
+    case ErrorKind::kType:
+      return py::set_error(PyExc_TypeError, error.what());
+    case ErrorKind::kValue:
+      return py::set_error(PyExc_ValueError, error.what());
+    case ErrorKind::kBuffer:
+      return py::set_error(PyExc_BufferError, error.what());
+    case ErrorKind::kRuntime:
+      return py::set_error(PyExc_RuntimeError, error.what());
+  }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Fused in-place operations on lists of tensors. Use them through swa_fast.";
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const Error& error) {
+      translate(error);
+    }
+  });
+  cpu::active_kernels();  // an impossible SWA_FAST_ISA is reported at import
+
+  m.attr("__version__") = SWA_FAST_VERSION;
+  m.def("running_mean_", &running_mean, py::arg("averages"), py::arg("values"), py::arg("count"));
+  m.def("lerp_", &lerp_lists, py::arg("averages"), py::arg("values"), py::arg("weight"));
+  m.def(
+      "swap_", [](py::handle a, py::handle b) { run(Op::kSwap, a, "a", b, "b", lerp_weight(1)); },
+      py::arg("a"), py::arg("b"));
+  m.def(
+      "copy_",
+      [](py::handle dst, py::handle src) { run(Op::kCopy, dst, "dst", src, "src", lerp_weight(1)); },
+      py::arg("dst"), py::arg("src"));
+  m.def("set_num_threads", &set_threads, py::arg("n"));
+  m.def("get_num_threads", &cpu::get_num_threads);
+  m.def("build_info", &build_info);
+}

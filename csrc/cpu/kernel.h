@@ -1,0 +1,33 @@
+// What an instruction set provides: one function per operation and pair of storage types, each
+// working on a range of elements with raw pointers. No exceptions, no allocation, no Python.
+#pragma once
+
+#include <cstdint>
+
+#include "dtype.h"
+#include "element_op.h"
+
+namespace swa_fast::cpu {
+
+// `count` elements from `dst` and `src` on. dst == src is allowed; no other overlap is.
+using RangeKernel = void (*)(void* dst, void* src, int64_t count, const Weight& weight);
+
+struct KernelTable {
+  const char* isa;
+  // dst += weight * (src - dst), by [storage of dst][storage of src].
+  RangeKernel lerp[kNumStorageTypes][kNumStorageTypes];
+  // dst = src converted, by [storage of dst][storage of src]; not used where both are the same.
+  RangeKernel cast[kNumStorageTypes][kNumStorageTypes];
+  // Any element type; `count` is in bytes.
+  RangeKernel copy_bytes;
+  RangeKernel swap_bytes;
+};
+
+// Compiled for the floor of the build's target: SSE2 on x86-64, NEON on aarch64.
+const KernelTable& baseline_kernels();
+#if defined(__x86_64__)
+const KernelTable& avx2_kernels();    // AVX2 and F16C
+const KernelTable& avx512_kernels();  // AVX-512 F, BW, DQ and VL
+#endif
+
+}  // namespace swa_fast::cpu

@@ -1,0 +1,166 @@
+#include "multi_tensor.h"
+
+#include <string>
+
+#include "cpu/isa.h"
+#include "cpu/threads.h"
+#include "error.h"
+#include "layout.h"
+#include "overlap.h"
+
+namespace swa_fast {
+namespace {
+
+// One pair, with what is needed to name it in a message.
+struct Pair {
+  const TensorLists& lists;
+  size_t index;
+
+  const Buffer& dst() const { return lists.dst[index]; }
+  const Buffer& src() const { return lists.src[index]; }
+  std::string dst_name() const { return item_name(lists.dst_name, index); }
+  std::string src_name() const { return item_name(lists.src_name, index); }
+
+  // "averages[3] has shape (2, 3), values[3] has shape (3, 2)"
+  std::string differ(const char* what, const std::string& dst_has,
+                     const std::string& src_has) const {
+    return dst_name() + " has " + what + " " + dst_has + ", " + src_name() + " has " + what + " " +
+           src_has;
+  }
+};
+
+void check_device(const Buffer& buffer, const std::string& name) {
+  if (buffer.device.type == DeviceType::kCpu) return;
+  if (buffer.device.type == DeviceType::kCuda) {
+    throw_runtime_error(name + " is on " + device_name(buffer.device) +
+                        ", and this build of swa_fast has no CUDA support: move the tensors to "
+                        "the CPU first");
+  }
+  throw_runtime_error(name + " is on a device that swa_fast cannot reach (" +
+                      device_name(buffer.device) + "): move the tensors to the CPU first");
+}
+
+void check_devices(const Pair& pair) {
+  if (pair.dst().device != pair.src().device) {
+    throw_value_error(pair.dst_name() + " is on " + device_name(pair.dst().device) + ", " +
+                      pair.src_name() + " is on " + device_name(pair.src().device) +
+                      ": the two must be on one device");
+  }
+  check_device(pair.dst(), pair.dst_name());
+}
+
+void check_dtypes(Op op, const Pair& pair) {
+  const DType dst = pair.dst().dtype;
+  const DType src = pair.src().dtype;
+  const FloatingView dst_view = floating_view(dst);
+  const FloatingView src_view = floating_view(src);
+  if (op == Op::kLerp) {
+    if (!dst_view.floating) {
+      throw_type_error(pair.dst_name() + " has dtype " + dtype_name(dst) +
+                       ": only floating-point tensors can be averaged (copy_ takes any type)");
+    }
+    if (!src_view.floating) {
+      throw_type_error(pair.src_name() + " has dtype " + dtype_name(src) +
+                       ": only floating-point tensors can be averaged (copy_ takes any type)");
+    }
+  }
+  if (dst == src) return;
+  const std::string differ = pair.differ("dtype", dtype_name(dst), dtype_name(src));
+  if (op == Op::kSwap) throw_type_error(differ + ": swapped tensors must have the same dtype");
+  if (!dst_view.floating || !src_view.floating) {
+    throw_type_error(differ + ": conversion is between floating-point types only");
+  }
+  if (dst_view.per_element != src_view.per_element) {
+    throw_type_error(differ + ": complex tensors pair with complex tensors only");
+  }
+}
+
+void check_writable(const Buffer& buffer, const std::string& name) {
+  if (buffer.read_only) throw_buffer_error(name + " is read-only and would be written");
+}
+
+[[noreturn]] void refuse_layout(const Pair& pair) {
+  for (const bool is_src : {false, true}) {
+    const Buffer& buffer = is_src ? pair.src() : pair.dst();
+    if (is_dense(buffer)) continue;
+    throw_buffer_error((is_src ? pair.src_name() : pair.dst_name()) +
+                       " is not contiguous: shape " + shape_text(buffer) + ", strides " +
+                       strides_text(buffer) + " in elements. Tensors must fill a solid block of "
+                       "memory; make a contiguous copy first");
+  }
+  throw_buffer_error(pair.differ("strides", strides_text(pair.dst()), strides_text(pair.src())) +
+                     " in elements: both must be laid out in memory alike");
+}
+
+void check_pair(Op op, const Pair& pair) {
+  check_devices(pair);
+  if (!same_shape(pair.dst(), pair.src())) {
+    throw_value_error(pair.differ("shape", shape_text(pair.dst()), shape_text(pair.src())) +
+                      ": the two must be equal");
+  }
+  check_dtypes(op, pair);
+  check_writable(pair.dst(), pair.dst_name());
+  if (op == Op::kSwap) check_writable(pair.src(), pair.src_name());
+  if (pair.dst().numel > 0 && !same_dense_layout(pair.dst(), pair.src())) refuse_layout(pair);
+}
+
+PairRange memory_of(const Pair& pair) {
+  const auto dst = reinterpret_cast<uintptr_t>(pair.dst().data);
+  const auto src = reinterpret_cast<uintptr_t>(pair.src().data);
+  return {dst, dst + pair.dst().num_bytes(), src, src + pair.src().num_bytes(), pair.index};
+}
+
+void add_to_launch(Op op, const Pair& pair, const cpu::KernelTable& kernels,
+                   cpu::Launch* launch) {
+  const Buffer& dst = pair.dst();
+  const Buffer& src = pair.src();
+  if (op != Op::kLerp && dst.dtype == src.dtype) {
+    launch->add(op == Op::kSwap ? kernels.swap_bytes : kernels.copy_bytes, dst.data, src.data,
+                dst.num_bytes(), 1, 1);
+    return;
+  }
+  const FloatingView dst_view = floating_view(dst.dtype);
+  const FloatingView src_view = floating_view(src.dtype);
+  const auto& table = op == Op::kLerp ? kernels.lerp : kernels.cast;
+  launch->add(table[static_cast<int>(dst_view.storage)][static_cast<int>(src_view.storage)],
+              dst.data, src.data, dst.numel * dst_view.per_element,
+              dst.dtype.itemsize() / dst_view.per_element,
+              src.dtype.itemsize() / src_view.per_element);
+}
+
+}  // namespace
+
+Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight) {
+  const size_t count = lists.dst.size();
+  if (count != lists.src.size()) {
+    throw_value_error(std::string(lists.dst_name) + " has " + std::to_string(count) +
+                      " tensors, " + lists.src_name + " has " + std::to_string(lists.src.size()) +
+                      ": the lists must be equally long");
+  }
+  std::vector<PairRange> ranges;
+  ranges.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    const Pair pair{lists, i};
+    check_pair(op, pair);
+    if (pair.dst().numel > 0) ranges.push_back(memory_of(pair));
+  }
+  check_overlap(ranges, lists.dst_name, lists.src_name, op == Op::kSwap);
+
+  // The rules were those of a lerp; at its ends it is no arithmetic at all.
+  if (op == Op::kLerp && weight.f64 == 0.0) return;
+  const Op work = op == Op::kLerp && weight.f64 == 1.0 ? Op::kCopy : op;
+  const cpu::KernelTable& kernels = cpu::active_kernels();
+  cpu_.reserve(ranges.size());
+  for (const PairRange& range : ranges) {
+    const Pair pair{lists, range.pair};
+    // A tensor copied onto or swapped with itself stays as it is.
+    const bool itself =
+        range.dst_begin == range.src_begin && pair.dst().dtype == pair.src().dtype;
+    if (work != Op::kLerp && itself) continue;
+    add_to_launch(work, pair, kernels, &cpu_);
+  }
+}
+
+void Plan::run() const noexcept { cpu_.run(cpu::threads_for(cpu_.bytes())); }
+
+}  // namespace swa_fast

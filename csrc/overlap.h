@@ -1,0 +1,26 @@
+// Refuses calls in which one write could change what another part of the call reads or writes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace swa_fast {
+
+// Memory of one pair. Empty pairs are left out by the caller; `pair` is the index in the user's
+// lists, for the message.
+struct PairRange {
+  uintptr_t dst_begin;
+  uintptr_t dst_end;
+  uintptr_t src_begin;
+  uintptr_t src_end;
+  size_t pair;
+};
+
+// Throws ValueError unless every destination range is disjoint from every other destination and
+// from every source of another pair. A pair's own source may be exactly its destination, and
+// nothing in between. `src_is_written` (swap) makes sources count as destinations too.
+void check_overlap(const std::vector<PairRange>& ranges, const char* dst_name,
+                   const char* src_name, bool src_is_written);
+
+}  // namespace swa_fast
