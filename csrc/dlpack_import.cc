@@ -109,7 +109,7 @@ ImportedList::ImportedList(py::handle tensors, const char* name)
 }
 
 void ImportedList::import_item(PyObject* item, size_t index) {
-  const Route route = route_of(Py_TYPE(item));
+  const Route route = route_of(Py_TYPE(item));  // a copy: the calls below may look up others
   Buffer& buffer = buffers_[index];
   std::unique_ptr<Export> owner;
   switch (route.kind) {

@@ -88,7 +88,7 @@ thread_local int next_entry = 0;
 
 }  // namespace
 
-Route route_of(PyTypeObject* type) {
+const Route& route_of(PyTypeObject* type) {
   for (const CacheEntry& entry : cache) {
     if (entry.type == type) return entry.route;
   }
@@ -99,7 +99,7 @@ Route route_of(PyTypeObject* type) {
   Py_INCREF(reinterpret_cast<PyObject*>(type));
   entry = {type, route};
   Py_XDECREF(reinterpret_cast<PyObject*>(evicted));
-  return route;
+  return entry.route;
 }
 
 }  // namespace swa_fast

@@ -23,7 +23,8 @@ struct Route {
   const dlpack::ExchangeApi* api = nullptr;
 };
 
-// The lock of the interpreter must be held. Remembers the last few types per thread.
-Route route_of(PyTypeObject* type);
+// The lock of the interpreter must be held. Remembers the last few types per thread; the reference
+// holds until the next call from the same thread.
+const Route& route_of(PyTypeObject* type);
 
 }  // namespace swa_fast

@@ -29,8 +29,7 @@ struct Pair {
   }
 };
 
-void check_device(const Buffer& buffer, const std::string& name) {
-  if (buffer.device.type == DeviceType::kCpu) return;
+[[noreturn]] void refuse_device(const Buffer& buffer, const std::string& name) {
   if (buffer.device.type == DeviceType::kCuda) {
     throw_runtime_error(name + " is on " + device_name(buffer.device) +
                         ", and this build of swa_fast has no CUDA support: move the tensors to "
@@ -46,37 +45,55 @@ void check_devices(const Pair& pair) {
                       pair.src_name() + " is on " + device_name(pair.src().device) +
                       ": the two must be on one device");
   }
-  check_device(pair.dst(), pair.dst_name());
+  if (pair.dst().device.type != DeviceType::kCpu) refuse_device(pair.dst(), pair.dst_name());
 }
 
-void check_dtypes(Op op, const Pair& pair) {
+// How a kernel steps through a pair of the given element types.
+struct Work {
+  cpu::RangeKernel kernel;
+  int per_element;  // of what the kernel counts, in one element of the tensor
+  int64_t dst_step;  // bytes
+  int64_t src_step;
+};
+
+[[noreturn]] void refuse_average(const std::string& name, DType dtype) {
+  throw_type_error(name + " has dtype " + dtype_name(dtype) +
+                   ": only floating-point tensors can be averaged (copy_ takes any type)");
+}
+
+// Checks the rules on element types that `rules` sets, and finds the kernel that does `effect`.
+Work find_work(Op rules, Op effect, const Pair& pair) {
   const DType dst = pair.dst().dtype;
   const DType src = pair.src().dtype;
   const FloatingView dst_view = floating_view(dst);
   const FloatingView src_view = floating_view(src);
-  if (op == Op::kLerp) {
-    if (!dst_view.floating) {
-      throw_type_error(pair.dst_name() + " has dtype " + dtype_name(dst) +
-                       ": only floating-point tensors can be averaged (copy_ takes any type)");
+  if (rules == Op::kLerp) {
+    if (!dst_view.floating) refuse_average(pair.dst_name(), dst);
+    if (!src_view.floating) refuse_average(pair.src_name(), src);
+  }
+  const cpu::KernelTable& kernels = cpu::active_kernels();
+  if (dst == src && effect != Op::kLerp) {
+    const int bytes = static_cast<int>(dst.itemsize());
+    return {effect == Op::kSwap ? kernels.swap_bytes : kernels.copy_bytes, bytes, 1, 1};
+  }
+  if (dst != src) {
+    const std::string differ = pair.differ("dtype", dtype_name(dst), dtype_name(src));
+    if (rules == Op::kSwap) throw_type_error(differ + ": swapped tensors must have the same dtype");
+    if (!dst_view.floating || !src_view.floating) {
+      throw_type_error(differ + ": conversion is between floating-point types only");
     }
-    if (!src_view.floating) {
-      throw_type_error(pair.src_name() + " has dtype " + dtype_name(src) +
-                       ": only floating-point tensors can be averaged (copy_ takes any type)");
+    if (dst_view.per_element != src_view.per_element) {
+      throw_type_error(differ + ": complex tensors pair with complex tensors only");
     }
   }
-  if (dst == src) return;
-  const std::string differ = pair.differ("dtype", dtype_name(dst), dtype_name(src));
-  if (op == Op::kSwap) throw_type_error(differ + ": swapped tensors must have the same dtype");
-  if (!dst_view.floating || !src_view.floating) {
-    throw_type_error(differ + ": conversion is between floating-point types only");
-  }
-  if (dst_view.per_element != src_view.per_element) {
-    throw_type_error(differ + ": complex tensors pair with complex tensors only");
-  }
+  const auto& table = effect == Op::kLerp ? kernels.lerp : kernels.cast;
+  return {table[static_cast<int>(dst_view.storage)][static_cast<int>(src_view.storage)],
+          dst_view.per_element, dst.itemsize() / dst_view.per_element,
+          src.itemsize() / src_view.per_element};
 }
 
-void check_writable(const Buffer& buffer, const std::string& name) {
-  if (buffer.read_only) throw_buffer_error(name + " is read-only and would be written");
+[[noreturn]] void refuse_read_only(const std::string& name) {
+  throw_buffer_error(name + " is read-only and would be written");
 }
 
 [[noreturn]] void refuse_layout(const Pair& pair) {
@@ -98,9 +115,8 @@ void check_pair(Op op, const Pair& pair) {
     throw_value_error(pair.differ("shape", shape_text(pair.dst()), shape_text(pair.src())) +
                       ": the two must be equal");
   }
-  check_dtypes(op, pair);
-  check_writable(pair.dst(), pair.dst_name());
-  if (op == Op::kSwap) check_writable(pair.src(), pair.src_name());
+  if (pair.dst().read_only) refuse_read_only(pair.dst_name());
+  if (op == Op::kSwap && pair.src().read_only) refuse_read_only(pair.src_name());
   if (pair.dst().numel > 0 && !same_dense_layout(pair.dst(), pair.src())) refuse_layout(pair);
 }
 
@@ -108,24 +124,6 @@ PairRange memory_of(const Pair& pair) {
   const auto dst = reinterpret_cast<uintptr_t>(pair.dst().data);
   const auto src = reinterpret_cast<uintptr_t>(pair.src().data);
   return {dst, dst + pair.dst().num_bytes(), src, src + pair.src().num_bytes(), pair.index};
-}
-
-void add_to_launch(Op op, const Pair& pair, const cpu::KernelTable& kernels,
-                   cpu::Launch* launch) {
-  const Buffer& dst = pair.dst();
-  const Buffer& src = pair.src();
-  if (op != Op::kLerp && dst.dtype == src.dtype) {
-    launch->add(op == Op::kSwap ? kernels.swap_bytes : kernels.copy_bytes, dst.data, src.data,
-                dst.num_bytes(), 1, 1);
-    return;
-  }
-  const FloatingView dst_view = floating_view(dst.dtype);
-  const FloatingView src_view = floating_view(src.dtype);
-  const auto& table = op == Op::kLerp ? kernels.lerp : kernels.cast;
-  launch->add(table[static_cast<int>(dst_view.storage)][static_cast<int>(src_view.storage)],
-              dst.data, src.data, dst.numel * dst_view.per_element,
-              dst.dtype.itemsize() / dst_view.per_element,
-              src.dtype.itemsize() / src_view.per_element);
 }
 
 }  // namespace
@@ -137,28 +135,32 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight)
                       " tensors, " + lists.src_name + " has " + std::to_string(lists.src.size()) +
                       ": the lists must be equally long");
   }
+  // A lerp at either end of its weight is no arithmetic at all; its rules stay those of a lerp.
+  const Op effect = op == Op::kLerp && weight.f64 == 1.0 ? Op::kCopy : op;
+  const bool writes_nothing = op == Op::kLerp && weight.f64 == 0.0;
+
   std::vector<PairRange> ranges;
   ranges.reserve(count);
+  cpu_.reserve(count);
+  Work work = {};
   for (size_t i = 0; i < count; ++i) {
     const Pair pair{lists, i};
     check_pair(op, pair);
-    if (pair.dst().numel > 0) ranges.push_back(memory_of(pair));
+    // Lists mostly hold one pair of types: looked up when it changes.
+    if (i == 0 || pair.dst().dtype != lists.dst[i - 1].dtype ||
+        pair.src().dtype != lists.src[i - 1].dtype) {
+      work = find_work(op, effect, pair);
+    }
+    const int64_t numel = pair.dst().numel;
+    if (numel == 0) continue;
+    ranges.push_back(memory_of(pair));
+    // A tensor copied onto or swapped with itself stays as it is.
+    const bool itself = pair.dst().data == pair.src().data && pair.dst().dtype == pair.src().dtype;
+    if (writes_nothing || (itself && effect != Op::kLerp)) continue;
+    cpu_.add(work.kernel, pair.dst().data, pair.src().data, numel * work.per_element,
+             work.dst_step, work.src_step);
   }
   check_overlap(ranges, lists.dst_name, lists.src_name, op == Op::kSwap);
-
-  // The rules were those of a lerp; at its ends it is no arithmetic at all.
-  if (op == Op::kLerp && weight.f64 == 0.0) return;
-  const Op work = op == Op::kLerp && weight.f64 == 1.0 ? Op::kCopy : op;
-  const cpu::KernelTable& kernels = cpu::active_kernels();
-  cpu_.reserve(ranges.size());
-  for (const PairRange& range : ranges) {
-    const Pair pair{lists, range.pair};
-    // A tensor copied onto or swapped with itself stays as it is.
-    const bool itself =
-        range.dst_begin == range.src_begin && pair.dst().dtype == pair.src().dtype;
-    if (work != Op::kLerp && itself) continue;
-    add_to_launch(work, pair, kernels, &cpu_);
-  }
 }
 
 void Plan::run() const noexcept { cpu_.run(cpu::threads_for(cpu_.bytes())); }

@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from ._bench.errors import CheckFailure, UserError
+    from ._bench.errors import CheckError, UserError
     from ._bench.report import render
     from ._bench.run import Options, run
 
@@ -153,7 +153,7 @@ def _bench(options: argparse.Namespace) -> int:
     except UserError as error:
         print(f"swa-fast bench: error: {error}", file=sys.stderr)
         return 2
-    except CheckFailure as error:
+    except CheckError as error:
         print(f"swa-fast bench: CHECK FAILED: {error}", file=sys.stderr)
         return 1
     print(render(result))

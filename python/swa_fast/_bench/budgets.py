@@ -91,9 +91,10 @@ def _of_overhead(overhead: Sequence[Overhead], torch_missing: str | None) -> Ite
     entry = next((entry for entry in overhead if entry.key == OVERHEAD_TORCH), None)
     if entry is None and torch_missing is None:
         return
+    fixed, per_pair = (None, None) if entry is None else (entry.fixed, entry.per_pair)
     for what, seconds, target, unit, name in (
-        ("fixed part of a call", entry and entry.fixed, FIXED_SECONDS, 1e-6, "us"),
-        ("each pair in a call", entry and entry.per_pair, PER_PAIR_SECONDS, 1e-9, "ns"),
+        ("fixed part of a call", fixed, FIXED_SECONDS, 1e-6, "us"),
+        ("each pair in a call", per_pair, PER_PAIR_SECONDS, 1e-9, "ns"),
     ):
         yield Verdict(
             what=what,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arena import Arena, Array, fill_random, split
-from .errors import CheckFailure
+from .errors import CheckError
 
 COUNTS = (0, 1, 2, 3)
 """The updates of the main check: the exact copy, an exact weight (1/2), two rounded ones."""
@@ -52,7 +52,7 @@ def check(arena: Arena, targets: Sequence[Target], rng: np.random.Generator) -> 
         The number of updates that were compared.
 
     Raises:
-        CheckFailure: an element differs; the message names the first one.
+        CheckError: an element differs; the message names the first one.
     """
     fill_random(arena.averages_all, rng)
     expected = arena.averages_all.copy()
@@ -64,13 +64,11 @@ def check(arena: Arena, targets: Sequence[Target], rng: np.random.Generator) -> 
         if target.flat:
             _reference(expected[:end], arena.values_flat, count)
         else:
-            for average, value in zip(
-                split(expected, arena.workload), arena.values, strict=True
-            ):
+            for average, value in zip(split(expected, arena.workload), arena.values, strict=True):
                 _reference(average.reshape(-1), value.reshape(-1), count)
         target.update(count)
         if not np.array_equal(arena.averages_all.view(np.uint32), expected.view(np.uint32)):
-            raise CheckFailure(_describe(arena, expected, target, count))
+            raise CheckError(_describe(arena, expected, target, count))
     return len(plan)
 
 

@@ -7,5 +7,5 @@ class UserError(Exception):
     """Something the user asked for cannot be done; the message is one sentence. Exit code 2."""
 
 
-class CheckFailure(Exception):
+class CheckError(Exception):
     """The fused result is not bit-identical to NumPy's. Exit code 1."""

@@ -47,9 +47,7 @@ class Overhead:
     per_pair: float
 
 
-def measure(
-    with_torch: bool, budget: float, *, clock: Clock = time.perf_counter
-) -> list[Overhead]:
+def measure(with_torch: bool, budget: float, *, clock: Clock = time.perf_counter) -> list[Overhead]:
     """Time the calls on one thread, all lengths and callables interleaved.
 
     The number of threads of swa_fast (and torch) is put back afterwards.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tabulate import tabulate
 
 from .overhead import LABELS as OVERHEAD_LABELS
 from .overhead import LENGTHS, Overhead
 from .results import ModelResult, Result, Row
 
-_FORMAT = "simple"
+_NOISY = 0.05
+"""Share of the machine's CPU time in other hands above which the report warns of it: one core of
+twenty. A parallel call waits for its slowest thread, so it suffers more than its share."""
 
 
 def render(result: Result) -> str:
@@ -25,6 +29,12 @@ def _head(result: Result) -> str:
     build, machine = result.build, result.machine
     frameworks = ", ".join(f"{name} {what}" for name, what in result.frameworks.items())
     updates = sum(model.updates_checked for model in result.models)
+    noisy = [
+        f"{model.workload.name} {model.cpu_used_by_others:.0%}"
+        for model in result.models
+        if model.cpu_used_by_others is not None and model.cpu_used_by_others > _NOISY
+    ]
+    warning = f"NOISY: others used the CPU meanwhile: {', '.join(noisy)}"
     return "\n".join(
         (
             f"swa-fast {build.get('version', '?')} ({build.get('isa', '?')}), "
@@ -33,6 +43,7 @@ def _head(result: Result) -> str:
             f"against: {frameworks or 'no one'}",
             f"check: {updates} fused updates on {len(result.models)} models "
             "are bit-identical to NumPy",
+            *([warning] if noisy else []),
         )
     )
 
@@ -43,12 +54,10 @@ def _models(models: tuple[ModelResult, ...]) -> str:
         for number, row in enumerate(model.rows):
             table.append([_model_cell(model, number), *_cells(row)])
         table.append([""] * 7)
-    return tabulate(
+    return _table(
         table[:-1],
         headers=["model", "competitor", "median", "GB/s", "of flat", "fused is", "rounds"],
-        tablefmt=_FORMAT,
-        colalign=("left", "left", "right", "right", "right", "right", "right"),
-        disable_numparse=True,
+        text_columns=2,
     )
 
 
@@ -85,12 +94,10 @@ def _overhead(overhead: tuple[Overhead, ...]) -> str:
         ]
         for entry in overhead
     ]
-    return "Call overhead, one thread, one-element tensors, us per call\n" + tabulate(
+    return "Call overhead, one thread, one-element tensors, us per call\n" + _table(
         table,
         headers=["", *(f"{n} pairs" if n > 1 else "1 pair" for n in LENGTHS), "fixed", "per pair"],
-        tablefmt=_FORMAT,
-        colalign=("left", *["right"] * (len(LENGTHS) + 2)),
-        disable_numparse=True,
+        text_columns=1,
     )
 
 
@@ -102,9 +109,16 @@ def _budgets(result: Result) -> str:
     ]
     missed = sum(verdict.met is False for verdict in result.verdicts)
     judged = sum(verdict.met is not None for verdict in result.verdicts)
-    return f"Budgets: {judged - missed} of {judged} met\n" + tabulate(
+    return f"Budgets: {judged - missed} of {judged} met\n" + _table(
         table,
         headers=["what", "of", "target", "measured", ""],
-        tablefmt=_FORMAT,
-        disable_numparse=True,
+        text_columns=5,
     )
+
+
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], text_columns: int) -> str:
+    """Lay out cells that are already text: the first `text_columns` left, the others right."""
+    align = ["left" if column < text_columns else "right" for column in range(len(headers))]
+    # disable_numparse: "1.00" must stay as it was rounded, and "inf" and "nan" stay words.
+    table = tabulate(rows, headers, tablefmt="simple", colalign=align, disable_numparse=True)
+    return str(table)

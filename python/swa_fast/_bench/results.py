@@ -57,11 +57,13 @@ class ModelResult:
     Attributes:
         workload: the model.
         updates_checked: updates that were compared with NumPy bit for bit before the timing.
+        cpu_used_by_others: share of the machine's CPU time during the timing, None if unknown.
         rows: one per competitor, timed or missing, in the order of the report.
     """
 
     workload: Workload
     updates_checked: int
+    cpu_used_by_others: float | None
     rows: tuple[Row, ...]
 
     def row(self, key: str) -> Row | None:
@@ -109,6 +111,7 @@ class Result:
                     "tensors": model.workload.tensors,
                     "elements": model.workload.elements,
                     "updates_checked": model.updates_checked,
+                    "cpu_used_by_others": model.cpu_used_by_others,
                     "competitors": [asdict(row) for row in model.rows],
                 }
                 for model in self.models

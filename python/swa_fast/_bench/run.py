@@ -74,7 +74,7 @@ def run(options: Options) -> results.Result:
 
     Raises:
         UserError: something that was asked for cannot be done; found before any work.
-        CheckFailure: a fused result is not bit-identical to NumPy's.
+        CheckError: a fused result is not bit-identical to NumPy's.
     """
     selected = workloads.select(options.models)
     lineup = Lineup(competitors.select(options.peers))
@@ -181,13 +181,15 @@ def _run_model(
         bar.update(done + fraction - bar.n)
 
     prime = 2 * workload.nbytes < _PRIME_BELOW_BYTES
+    neighbours = machine.Neighbours()
     samples = interleave(tasks, seconds, prime=prime, progress=progress)
+    others = neighbours.share()
     timed = {entry.key: results.timed_row(entry, samples, workload) for entry in entries}
     rows = [timed[FUSED], timed[FLAT]]
     for peer in lineup.wanted:
         reason = lineup.frameworks[peer.name]
         rows += [timed.get(key) or results.missing_row(key, reason) for key in peer.keys]
-    return results.ModelResult(workload, checked, tuple(rows))
+    return results.ModelResult(workload, checked, others, tuple(rows))
 
 
 @contextlib.contextmanager

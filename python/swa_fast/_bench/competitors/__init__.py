@@ -26,7 +26,7 @@ TF_FUNCTION = "tf_function"
 TF_XLA = "tf_xla"
 
 FUSED_KEYS = (FUSED, FLAT, FUSED_TORCH)
-"""Those that call swa_fast: what is checked against NumPy, and what the others are compared with."""
+"""Those that call swa_fast: checked against NumPy, and what the others are compared with."""
 
 LABELS = {
     FUSED: "swa_fast, NumPy arrays",

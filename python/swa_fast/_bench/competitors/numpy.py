@@ -10,7 +10,7 @@ from . import NUMPY, Competitor
 
 def prepare(threads: int) -> str:
     """Return NumPy's version. Its element-wise loops run on one thread, whatever is asked."""
-    return np.__version__
+    return str(np.__version__)
 
 
 def build(arena: Arena) -> list[Competitor]:
