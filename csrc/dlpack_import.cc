@@ -68,9 +68,11 @@ std::string type_name(PyObject* object) {
 
 void raise_export_error(py::error_already_set& cause, PyObject* item, const std::string& name) {
   if (!cause.matches(PyExc_Exception)) throw cause;
+  auto reason = py::str(cause.value()).cast<std::string>();
+  reason = reason.substr(0, reason.find('\n'));  // torch appends a C++ stack; the cause keeps it
   const std::string message = name + " (" + type_name(item) + ") cannot be exported: " +
                               py::str(cause.type().attr("__name__")).cast<std::string>() + ": " +
-                              py::str(cause.value()).cast<std::string>();
+                              reason;
   py::raise_from(cause, PyExc_BufferError, message.c_str());
   throw py::error_already_set();
 }
@@ -124,7 +126,12 @@ void ImportedList::import_item(PyObject* item, size_t index) {
     }
     case Route::kTorch: {
       // Detached, because torch refuses to export what requires a gradient.
-      const py::object detached = py::handle(item).attr("detach")();
+      py::object detached;
+      try {
+        detached = py::handle(item).attr("detach")();
+      } catch (py::error_already_set& error) {
+        raise_export_error(error, item, item_name(name_, index));
+      }
       owner = import_dlpack(detached.ptr(), name_, index, &buffer);
       break;
     }
