@@ -43,13 +43,14 @@ py::tuple items_of(py::handle tensors, const char* name) {
                        type_name(tensors.ptr()) + "; put it in a list, [" + name + "]");
     }
     if (PyDict_Check(tensors.ptr()) != 0) {
-      throw_type_error(std::string(name) + " must be a list of tensors. Received: a dict; pass "
+      throw_type_error(std::string(name) +
+                       " must be a list of tensors. Received: a dict; pass "
                        "list(d.values())");
     }
     if (PyAnySet_Check(tensors.ptr()) != 0 || PyUnicode_Check(tensors.ptr()) != 0 ||
         PyBytes_Check(tensors.ptr()) != 0 || py::isinstance<py::iterable>(tensors) == false) {
-      throw_type_error(std::string(name) + " must be a list of tensors. Received: " +
-                       type_name(tensors.ptr()));
+      throw_type_error(std::string(name) +
+                       " must be a list of tensors. Received: " + type_name(tensors.ptr()));
     }
   }
   PyObject* const items = PySequence_Tuple(tensors.ptr());
@@ -147,8 +148,10 @@ void ImportedList::import_item(PyObject* item, size_t index) {
       owner = import_dlpack(item, name_, index, &buffer);
       break;
     case Route::kUnknown:
-      throw_type_error(item_name(name_, index) + " must be a tensor that speaks DLPack or the "
-                       "buffer protocol. Received: " + type_name(item) + hint_for(item));
+      throw_type_error(item_name(name_, index) +
+                       " must be a tensor that speaks DLPack or the "
+                       "buffer protocol. Received: " +
+                       type_name(item) + hint_for(item));
   }
   if (route.is_torch) refuse_lazy_bits(item, buffer, name_, index);
   buffer.read_only = buffer.read_only || route.immutable;

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import swa_fast
 from reference import (
     BFLOAT16,
     STORAGE_DTYPES,
+    Array,
     assert_same_bits,
     hard_values,
     lerp,
     round_to,
     running_mean,
 )
-
-import swa_fast
 
 PAIRS = list(product(STORAGE_DTYPES, STORAGE_DTYPES))
 
@@ -105,7 +106,7 @@ def test_complex_numbers_are_pairs_of_floats(dtype: type) -> None:
     part = np.float32 if dtype is np.complex64 else np.float64
     a, v = (rng.standard_normal((9, 2)).astype(part) for _ in range(2))
     expected = running_mean(a, v, 2)
-    complex_average = a.copy().view(dtype)
+    complex_average: Array = a.copy().view(dtype)
     swa_fast.running_mean_([complex_average], [v.view(dtype)], 2)
     assert_same_bits(complex_average.view(part), expected)
     wide = np.zeros((9, 1), np.complex128)
@@ -155,7 +156,8 @@ def test_bfloat16_values_averaged_in_float32_do_not_stall() -> None:
 @st.composite
 def _lists(draw: st.DrawFn) -> tuple[list[Any], list[Any], int]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    averages, values = [], []
+    averages: list[Array] = []
+    values: list[Array] = []
     for _ in range(draw(st.integers(0, 12))):
         shape = tuple(draw(st.lists(st.integers(0, 9), max_size=4)))
         if draw(st.integers(0, 9)) == 0:
@@ -192,7 +194,11 @@ def test_every_instruction_set_has_the_same_bits(isa: str) -> None:
     tests = "running_mean_has or lerp_has or copy_rounds or swap_and_copy"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", tests]
     done = subprocess.run(
-        [*command, str(Path(__file__))], env=environment, capture_output=True, text=True, check=False
+        [*command, str(Path(__file__))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

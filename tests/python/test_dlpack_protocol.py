@@ -68,7 +68,7 @@ class Producer:
         self.strides = (ctypes.c_int64 * 1)(*spoiled.pop("strides", (1,)))
         self.deleted = 0
         self.calls: list[dict[str, Any]] = []
-        self.device = spoiled.pop("device", (CPU, 0))
+        self.device: tuple[int, int] = spoiled.pop("device", (CPU, 0))
         tensor = Tensor(
             spoiled.pop("data", self.memory.ctypes.data),
             Device(*self.device),
@@ -187,7 +187,9 @@ def test_an_export_that_raises() -> None:
         def __dlpack__(self, **kwargs: Any) -> Any:
             raise RuntimeError("memory is elsewhere")
 
-    with pytest.raises(BufferError, match=r"values\[0\] .*Broken.*: RuntimeError: memory is") as caught:
+    with pytest.raises(
+        BufferError, match=r"values\[0\] .*Broken.*: RuntimeError: memory is"
+    ) as caught:
         swa_fast.running_mean_([np.zeros(4, np.float32)], [Broken()], 1)
     assert isinstance(caught.value.__cause__, RuntimeError)
 
@@ -265,7 +267,9 @@ def test_tensorflow_tensors() -> None:
     swa_fast.running_mean_([private], [tf.constant([3.0, 4.0, 5.0])], 1)
     assert private.numpy().tolist() == [2, 3, 4]
     assert values.numpy().tolist() == [1, 2, 3]
-    with pytest.raises(TypeError, match=r"values\[0\] must be a tensor .*ResourceVariable.*value\(\)"):
+    with pytest.raises(
+        TypeError, match=r"values\[0\] must be a tensor .*ResourceVariable.*value\(\)"
+    ):
         swa_fast.running_mean_([average], [tf.Variable([1.0, 2.0, 3.0])], 0)
 
     @tf.function

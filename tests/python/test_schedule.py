@@ -28,8 +28,8 @@ def test_tensors() -> None:
 
 def test_check_integer() -> None:
     assert check_integer("average_period", np.int32(3), 1) == 3
-    with pytest.raises(ValueError, match="average_period must be >= 1. Received: 0"):
+    with pytest.raises(ValueError, match=r"average_period must be >= 1\. Received: 0"):
         check_integer("average_period", 0, 1)
     for bad in (1.5, "1", None, True):
-        with pytest.raises(TypeError, match="average_period must be an int. Received: "):
+        with pytest.raises(TypeError, match=r"average_period must be an int\. Received: "):
             check_integer("average_period", bad, 1)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference import assert_same_bits, running_mean
 
 import swa_fast
+from reference import assert_same_bits, running_mean
 
 LARGE = 3_000_000  # elements: far above the size at which a call goes parallel
 

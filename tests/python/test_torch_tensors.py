@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference import BFLOAT16, assert_same_bits, hard_values, running_mean
 
 import swa_fast
+from reference import BFLOAT16, assert_same_bits, hard_values, running_mean
 
 torch = pytest.importorskip("torch")
 
@@ -49,7 +49,11 @@ def test_parameters_and_numpy_averages_mix() -> None:
 
 
 def test_integer_and_bool_buffers_are_copied() -> None:
-    dst = [torch.zeros(3, dtype=torch.int64), torch.tensor(False), torch.zeros(2, dtype=torch.uint8)]
+    dst = [
+        torch.zeros(3, dtype=torch.int64),
+        torch.tensor(False),
+        torch.zeros(2, dtype=torch.uint8),
+    ]
     src = [torch.arange(3), torch.tensor(True), torch.tensor([7, 9], dtype=torch.uint8)]
     swa_fast.copy_(dst, src)
     assert [t.tolist() for t in dst] == [[0, 1, 2], True, [7, 9]]
@@ -118,7 +122,9 @@ def test_fake_and_wrapped_tensors() -> None:
             return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
 
         @classmethod
-        def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             raise NotImplementedError
 
     with pytest.raises(TypeError, match=r"averages\[0\] is a .*Wrapper, a torch.Tensor subclass"):
