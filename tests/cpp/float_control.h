@@ -1,4 +1,4 @@
-// The calling thread's floating-point control register, whole.
+// The calling thread's floating-point controls: rounding, subnormals, traps; not the status flags.
 #pragma once
 
 #include <cfenv>
@@ -14,7 +14,7 @@ using FloatControl = uint64_t;
 
 inline FloatControl get_float_control() {
 #if defined(__x86_64__)
-  return _mm_getcsr();
+  return _mm_getcsr() & ~0x3fu;
 #elif defined(__aarch64__)
   uint64_t control;
   asm volatile("mrs %0, fpcr" : "=r"(control));
