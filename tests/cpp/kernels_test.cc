@@ -17,8 +17,8 @@ struct Grid {
   const char* dst_name;
   const char* src_name;
   swa_fast::cpu::RangeKernel kernel;
-  size_t dst_size, src_size;  // bytes of an element
-  const uint8_t *dst, *src;   // kPool elements
+  size_t dst_size, src_size;             // bytes of an element
+  const uint8_t *dst, *src;              // kPool elements
   std::vector<const uint8_t*> expected;  // by weight
   Difference first_difference;
 };
@@ -34,8 +34,8 @@ void run_grid(const Grid& grid) {
       const size_t dst_bytes = static_cast<size_t>(count) * grid.dst_size;
       const size_t src_bytes = static_cast<size_t>(count) * grid.src_size;
       const uint8_t* const src = grid.src + at * grid.src_size;
-      void* const to = dst_memory.place(grid.dst + at * grid.dst_size, dst_bytes,
-                                        dst_offset * grid.dst_size);
+      void* const to =
+          dst_memory.place(grid.dst + at * grid.dst_size, dst_bytes, dst_offset * grid.dst_size);
       void* const from = src_memory.place(src, src_bytes, src_offset * grid.src_size);
       const size_t weight = run % weights().size();
       grid.kernel(to, from, count, weights()[weight]);
@@ -73,8 +73,9 @@ void run_pair(Storage<Dst> dst, Storage<Src> src, bool is_lerp, cases::Random& r
     expected.push_back(bytes_of(is_lerp ? lerp : pool.cast));
   }
   for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
-    run_grid({table.isa, dst.name, src.name, (is_lerp ? table.lerp : table.cast)[dst.index][src.index],
-              sizeof(Dst), sizeof(Src), bytes_of(pool.dst), bytes_of(pool.src), expected,
+    run_grid({table.isa, dst.name, src.name,
+              (is_lerp ? table.lerp : table.cast)[dst.index][src.index], sizeof(Dst), sizeof(Src),
+              bytes_of(pool.dst), bytes_of(pool.src), expected,
               is_lerp ? difference<Dst, true> : difference<Dst, false>});
   });
 }
@@ -125,9 +126,8 @@ TEST(dst_may_be_src) {
     using Dst = typename decltype(dst)::Type;
     using Src = typename decltype(src)::Type;
     if constexpr (sizeof(Dst) == sizeof(Src)) {
-      for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
-        run_in_place(table, dst, src, random);
-      });
+      for_each_isa(
+          [&](const swa_fast::cpu::KernelTable& table) { run_in_place(table, dst, src, random); });
     }
   });
 }
