@@ -51,7 +51,7 @@ void check_devices(const Pair& pair) {
 // How a kernel steps through a pair of the given element types.
 struct Work {
   cpu::RangeKernel kernel;
-  int per_element;  // of what the kernel counts, in one element of the tensor
+  int per_element;   // of what the kernel counts, in one element of the tensor
   int64_t dst_step;  // bytes
   int64_t src_step;
 };
@@ -100,9 +100,9 @@ Work find_work(Op rules, Op effect, const Pair& pair) {
   for (const bool is_src : {false, true}) {
     const Buffer& buffer = is_src ? pair.src() : pair.dst();
     if (is_dense(buffer)) continue;
-    throw_buffer_error((is_src ? pair.src_name() : pair.dst_name()) +
-                       " is not contiguous: shape " + shape_text(buffer) + ", strides " +
-                       strides_text(buffer) + " in elements. Tensors must fill a solid block of "
+    throw_buffer_error((is_src ? pair.src_name() : pair.dst_name()) + " is not contiguous: shape " +
+                       shape_text(buffer) + ", strides " + strides_text(buffer) +
+                       " in elements. Tensors must fill a solid block of "
                        "memory; make a contiguous copy first");
   }
   throw_buffer_error(pair.differ("strides", strides_text(pair.dst()), strides_text(pair.src())) +
@@ -131,8 +131,8 @@ PairRange memory_of(const Pair& pair) {
 Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight) {
   const size_t count = lists.dst.size();
   if (count != lists.src.size()) {
-    throw_value_error(std::string(lists.dst_name) + " has " + std::to_string(count) +
-                      " tensors, " + lists.src_name + " has " + std::to_string(lists.src.size()) +
+    throw_value_error(std::string(lists.dst_name) + " has " + std::to_string(count) + " tensors, " +
+                      lists.src_name + " has " + std::to_string(lists.src.size()) +
                       ": the lists must be equally long");
   }
   // A lerp at either end of its weight is no arithmetic at all; its rules stay those of a lerp.
@@ -157,8 +157,8 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight)
     // A tensor copied onto or swapped with itself stays as it is.
     const bool itself = pair.dst().data == pair.src().data && pair.dst().dtype == pair.src().dtype;
     if (writes_nothing || (itself && effect != Op::kLerp)) continue;
-    cpu_.add(work.kernel, pair.dst().data, pair.src().data, numel * work.per_element,
-             work.dst_step, work.src_step);
+    cpu_.add(work.kernel, pair.dst().data, pair.src().data, numel * work.per_element, work.dst_step,
+             work.src_step);
   }
   check_overlap(ranges, lists.dst_name, lists.src_name, op == Op::kSwap);
 }
