@@ -11,9 +11,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 import swa_fast
+import torch
 
 from ._distributed import is_sharded, local
 
@@ -95,8 +94,10 @@ def _move(
     if native is swa_fast.swap_:
         for index, (x, y) in enumerate(other):
             if x.dtype != y.dtype:
-                raise TypeError(f"swapped tensors must have the same dtype. Received: "
-                                f"{x.dtype} and {y.dtype} at pair {index}")
+                raise TypeError(
+                    f"swapped tensors must have the same dtype. Received: "
+                    f"{x.dtype} and {y.dtype} at pair {index}"
+                )
             _require_writable(y, index)
     if fused:
         native([x for x, _ in fused], [y for _, y in fused])
@@ -118,9 +119,7 @@ def is_served(device: Any) -> bool:
 
 
 def _tries_native(tensors: Sequence[Any]) -> bool:
-    return not tensors or (
-        isinstance(tensors[0], torch.Tensor) and is_served(tensors[0].device)
-    )
+    return not tensors or (isinstance(tensors[0], torch.Tensor) and is_served(tensors[0].device))
 
 
 def _sort(
@@ -168,7 +167,7 @@ def _fits_native(x: Any, y: Any) -> bool:
         and is_served(x.device)
         and not _is_lazy(x)
         and not _is_lazy(y)
-        and (x.is_contiguous() and y.is_contiguous() or _same_dense_layout(x, y))
+        and ((x.is_contiguous() and y.is_contiguous()) or _same_dense_layout(x, y))
     )
 
 
@@ -177,7 +176,9 @@ def _is_lazy(tensor: Any) -> bool:
 
 
 def _same_dense_layout(x: Any, y: Any) -> bool:
-    steps = [(sx, sy, n) for sx, sy, n in zip(x.stride(), y.stride(), x.shape, strict=True) if n > 1]
+    steps = [
+        (sx, sy, n) for sx, sy, n in zip(x.stride(), y.stride(), x.shape, strict=True) if n > 1
+    ]
     expected = 1
     for stride, other, size in sorted(steps):
         if stride != expected or other != stride:

@@ -21,6 +21,7 @@ class Float32Averages:
     """
 
     def __init__(self) -> None:
+        """Has no averages yet."""
         self._averages: list[Any] = []
         self._marks: list[Any] | None = []
 

@@ -1,4 +1,4 @@
-"""What a model's tensors are: each parameter and buffer once, in torch's own order, with its name."""
+"""A model's tensors: each parameter and buffer once, in torch's own order, with its name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parameters_and_buffers(module: Any) -> tuple[list[Any], list[Any]]:
         if current is None or id(current) in visited:
             continue
         visited.add(id(current))
-        kind = type(current)
+        kind: Any = type(current)
         if kind not in plain_types:
             if not _lists_plainly(kind):
                 return list(module.parameters()), list(module.buffers())
@@ -56,7 +56,7 @@ def unique(tensors: Iterable[Any]) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _lists_plainly(kind: type) -> bool:
+def _lists_plainly(kind: Any) -> bool:
     if issubclass(kind, torch.jit.ScriptModule):
         return False
     return all(getattr(kind, name, None) is getattr(nn.Module, name) for name in _LISTING_METHODS)
@@ -91,6 +91,7 @@ class Source:
     """
 
     def __init__(self, params_or_module: Any, use_buffers: bool, what: str) -> None:
+        """Names the tensors and checks that each has values."""
         self.module = None
         self.use_buffers = use_buffers
         if isinstance(params_or_module, nn.Module):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch.optim import swa_utils
+
+import torch
 
 from . import _fused
 from ._half_precision import HALF_DTYPES, Float32Averages
@@ -58,6 +59,7 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         multi_avg_fn: Callable[[Any, Any, Any], None] | None = None,
         use_buffers: bool = False,
     ) -> None:
+        """Copies ``model``; the averages start with the first update."""
         super().__init__(model, device, avg_fn, multi_avg_fn, use_buffers)
         self._float32 = Float32Averages()
         self._count = HostCount()
@@ -160,6 +162,7 @@ class HostCount:
     """
 
     def __init__(self) -> None:
+        """Knows nothing yet: the first read is a real one."""
         self._tensor: Any = None
         self._mark: Any = None
         self._value = 0

@@ -85,9 +85,7 @@ def update_bn(
             module.training = training
 
 
-def _run(
-    model: Any, batch: Any, device: Any, forward: Callable[[Any, Any], Any] | None
-) -> None:
+def _run(model: Any, batch: Any, device: Any, forward: Callable[[Any, Any], Any] | None) -> None:
     if forward is not None:
         forward(model, batch if device is None else _moved(batch, device))
         return

@@ -36,6 +36,7 @@ class EmaMultiAvg:
     """The exponential moving average; what ``get_ema_multi_avg_fn`` returns. Can be pickled."""
 
     def __init__(self, decay: float) -> None:
+        """Checks ``decay``, the share of the old average in the new one."""
         self.decay = check_decay(decay)
 
     def __call__(self, averages: Sequence[Any], values: Sequence[Any], num_averaged: Any) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch.nn")
-import torch  # noqa: E402
+from torch.optim import swa_utils
 
-from averaging_models import all_bits, make_net  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.optim import swa_utils  # noqa: E402
-
-from swa_fast.torch import update_bn  # noqa: E402
+import torch
+from swa_fast.torch import update_bn
+from torch import nn
+from torch_reference import all_bits, make_net
 
 
 def batches(number: int = 3) -> list[Any]:
