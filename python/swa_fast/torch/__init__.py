@@ -18,9 +18,11 @@ from torch.optim.swa_utils import SWALR, get_ema_avg_fn, get_swa_avg_fn
 from .averaged_model import AveragedModel
 from .batch_norm import update_bn
 from .multi_avg import get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from .optimizer import SWA
 from .weight_averager import WeightAverager
 
 __all__ = [
+    "SWA",
     "SWALR",
     "AveragedModel",
     "WeightAverager",

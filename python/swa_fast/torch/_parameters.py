@@ -121,6 +121,10 @@ class Source:
         parameters, buffers = parameters_and_buffers(self.module)
         return parameters + buffers if self.use_buffers else parameters
 
+    def replace(self, tensors: list[Any]) -> None:
+        """Takes other tensors, one for each name; whether they fit is seen when they are used."""
+        self._tensors = tensors
+
 
 def _named_tensors(params: Any, what: str) -> list[tuple[str, Any]]:
     if isinstance(params, torch.Tensor):

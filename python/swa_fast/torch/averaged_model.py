@@ -113,16 +113,18 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
     ) -> None:
         averages = shown
         halves: list[Any] = []
+        float32: list[Any] = []
         if not HALF_DTYPES.isdisjoint({tensor.dtype for tensor in shown}):
             halves = [tensor for tensor in shown if tensor.dtype in HALF_DTYPES]
-            float32 = iter(self._float32.of(halves))
-            averages = [next(float32) if t.dtype in HALF_DTYPES else t for t in shown]
+            float32 = self._float32.of(halves)
+            in_order = iter(float32)
+            averages = [next(in_order) if t.dtype in HALF_DTYPES else t for t in shown]
         if decay is None or count == 0:
             _fused.running_mean_(averages, values, count, any_device=True)
         else:
             _fused.lerp_(averages, values, 1.0 - decay, any_device=True)
         if halves:
-            _fused.copy_(halves, self._float32.of(halves))
+            _fused.copy_(halves, float32)
             self._float32.mark(halves)
 
     def _mismatch(self, model: Any) -> str | None:

@@ -250,6 +250,10 @@ class WeightAverager:
         _fused.copy_(local_all(self._averages), local_all(tensors), any_device=True)
         self._count, self._step, self._skipped = counters
 
+    def _continue_from(self, other: WeightAverager) -> None:
+        """Takes the step and skipped counters of one that has no snapshot yet."""
+        self._step, self._skipped = other._step, other._skipped
+
     @property
     def _any_device(self) -> bool:
         return self._device is not None

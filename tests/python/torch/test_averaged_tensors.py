@@ -1,4 +1,4 @@
-"""AveragedModel on tensors of every kind: layouts, dtypes, autograd, inference mode, odd modules."""
+"""AveragedModel on tensors of every kind: layouts, dtypes, autograd, odd modules."""
 
 from __future__ import annotations
 
