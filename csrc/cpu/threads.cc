@@ -17,7 +17,7 @@ namespace {
 
 // Below this many bytes per thread, waking threads costs more than they save. Measured: see
 // docs/performance.md, "Where threads begin to pay".
-constexpr int64_t kMinBytesPerThread = 256 * 1024;
+constexpr int64_t kMinBytesPerThread = 1024 * 1024;
 
 std::atomic<int> requested_threads{0};
 
