@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch.nn")
 pytest.importorskip("sklearn")
-import torch  # noqa: E402
+import torch
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "digits_torch.py"
 
