@@ -18,6 +18,10 @@ from ._distributed import is_sharded, local
 
 _Pairs = list[tuple[Any, Any]]
 
+# Between which native code converts.
+_FLOATING = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
+_COMPLEX = frozenset((torch.complex64, torch.complex128))
+
 
 def running_mean_(
     averages: Sequence[Any], values: Sequence[Any], count: int, *, any_device: bool = False
@@ -91,7 +95,7 @@ def _move(
                 raise
     else:
         fused, other = _sort(dst, src, any_device, averaging=False)
-    if native is swa_fast.swap_:
+    if by_torch is _torch_swap:
         for index, (x, y) in enumerate(other):
             if x.dtype != y.dtype:
                 raise TypeError(
@@ -165,6 +169,9 @@ def _fits_native(x: Any, y: Any) -> bool:
     return (
         x.device == y.device
         and is_served(x.device)
+        and (
+            x.dtype == y.dtype or {x.dtype, y.dtype} <= _FLOATING or {x.dtype, y.dtype} <= _COMPLEX
+        )
         and not _is_lazy(x)
         and not _is_lazy(y)
         and ((x.is_contiguous() and y.is_contiguous()) or _same_dense_layout(x, y))

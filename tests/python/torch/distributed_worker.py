@@ -106,6 +106,25 @@ def check_swap() -> None:
     print("swap ok", flush=True)
 
 
+def check_half() -> None:
+    """bfloat16 shards have float32 averages, and swap exactly."""
+    net = shard(make_net().bfloat16())
+    averager = WeightAverager(net)
+    seen = []
+    for step in range(5):
+        for parameter in net.parameters():
+            parameter.detach().to_local().mul_(1.0 + 0.1 * step)
+        averager.update()
+        seen.append([whole(p).float().numpy() for p in net.parameters()])
+    assert all_bits(map(whole, averager.averages())) == means(seen)
+    before = all_bits(map(whole, net.parameters()))
+    with averager.applied():
+        shown = [whole(average).bfloat16() for average in averager.averages()]
+        assert all_bits(map(whole, net.parameters())) == all_bits(shown)
+    assert all_bits(map(whole, net.parameters())) == before
+    print("half ok", flush=True)
+
+
 def check_skip() -> None:
     """A NaN in one rank's shard leaves the snapshot out on every rank."""
     net = shard(make_net())
@@ -176,7 +195,7 @@ def load(path: str, path_again: str) -> None:
 
 
 def train_and_save(path: str) -> None:
-    for check in (check_ddp, check_fsdp2, check_skip, check_swap, check_optimizer):
+    for check in (check_ddp, check_fsdp2, check_half, check_skip, check_swap, check_optimizer):
         check()
     save(path)
 
