@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch.nn")
+pytest.importorskip("torch")
 import swa_fast
 import torch
 from swa_fast.torch import (

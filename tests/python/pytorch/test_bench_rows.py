@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch.nn")
+pytest.importorskip("torch")
 import torch
 from swa_fast._bench import arena as arenas
 from swa_fast._bench import competitors, workloads

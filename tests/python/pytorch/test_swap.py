@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch.nn")
+pytest.importorskip("torch")
 import torch
 from swa_fast.torch import WeightAverager
 from torch import nn

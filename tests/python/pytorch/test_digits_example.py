@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch.nn")
+pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 import torch
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch.nn")
+pytest.importorskip("torch")
 import torch
 from swa_fast.torch import SWA, SWALR, WeightAverager
 from torch import nn

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch.nn")
+pytest.importorskip("torch")
 from torch.optim import swa_utils
 
 import torch

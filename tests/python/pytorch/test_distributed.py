@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch.nn")
+pytest.importorskip("torch")
 import torch
 
 pytestmark = pytest.mark.skipif(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch.nn")
+pytest.importorskip("torch")
 from torch.optim import swa_utils
 
 import torch
