@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor
 
-import torch
 from swa_fast.torch import SWA, AveragedModel, WeightAverager
-from torch import nn
 from torch_reference import all_bits, bits, contract_mean
 
 

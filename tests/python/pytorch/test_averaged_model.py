@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
+import torch
+from torch import nn
 from torch.optim import swa_utils
 
-import torch
 from swa_fast.torch import (
     SWALR,
     AveragedModel,
@@ -21,7 +22,6 @@ from swa_fast.torch import (
     get_swa_avg_fn,
     get_swa_multi_avg_fn,
 )
-from torch import nn
 from torch_reference import (
     all_bits,
     bits,

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
+import torch
+from torch import nn
 from torch.optim import swa_utils
 
-import torch
 from swa_fast.torch import SWALR, AveragedModel
-from torch import nn
 from torch_reference import all_bits, contract_mean, make_net
 
 

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+
 from swa_fast._bench import arena as arenas
 from swa_fast._bench import competitors, workloads
 from swa_fast._bench.competitors import torch as torch_rows

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
+import torch
+from torch import nn
 from torch.optim import swa_utils
 
 import swa_fast.torch
-import torch
 from swa_fast.torch import SWA, AveragedModel, WeightAverager
-from torch import nn
 from torch_reference import all_bits, contract_mean, make_net, snapshots
 
 

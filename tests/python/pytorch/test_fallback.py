@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
-import swa_fast
 import torch
+from torch import nn
+
+import swa_fast
 from swa_fast.torch import (
     AveragedModel,
     WeightAverager,
@@ -17,7 +19,6 @@ from swa_fast.torch import (
     get_swa_multi_avg_fn,
 )
 from swa_fast.torch.averaged_model import HostCount
-from torch import nn
 from torch_reference import all_bits, make_net, snapshots
 
 

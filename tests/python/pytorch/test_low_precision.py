@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
+import torch
+from torch import nn
 from torch.optim import swa_utils
 
-import torch
 from swa_fast.torch import (
     AveragedModel,
     WeightAverager,
     get_ema_multi_avg_fn,
     get_swa_multi_avg_fn,
 )
-from torch import nn
 from torch_reference import all_bits, bits, contract_ema, contract_mean, snapshots
 
 

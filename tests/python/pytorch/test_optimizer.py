@@ -13,8 +13,9 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from swa_fast.torch import SWA, SWALR, WeightAverager
 from torch import nn
+
+from swa_fast.torch import SWA, SWALR, WeightAverager
 from torch_reference import all_bits, bits, contract_mean, make_net
 
 

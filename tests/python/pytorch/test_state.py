@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+
 from swa_fast.torch import WeightAverager
 from torch_reference import all_bits, make_net, snapshots
 

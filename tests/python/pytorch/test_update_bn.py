@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
+import torch
+from torch import nn
 from torch.optim import swa_utils
 
-import torch
 from swa_fast.torch import update_bn
-from torch import nn
 from torch_reference import all_bits, make_net
 
 

@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from swa_fast.torch import WeightAverager
 from torch import nn
+
+from swa_fast.torch import WeightAverager
 from torch_reference import (
     all_bits,
     bits,
