@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from .averages import Array
+
 
 class Backend(Protocol):
     """One Keras on one backend. Models, layers, variables and optimizers are that Keras's own."""
@@ -73,6 +75,9 @@ class Backend(Protocol):
         Raises:
             StopIteration or OutOfRangeError: the data gave no batch at all.
         """
+
+    def measured(self, variable: Any) -> Array:
+        """Returns a moving statistic in float64, of all replicas together."""
 
     def fit_iterators(self, names: dict[str, Any]) -> tuple[Any, ...]:
         """Returns objects of a running `fit` (by its local names) whose `catch_stop_iteration`

@@ -123,6 +123,7 @@ class AveragingCallback:
         self._averages = Averages(asked.decay)
         self._epochs_done = self._steps_done = 0
         self._start_step = asked.start_step
+        self._averaged_epoch = -1
         self._steps_in_epoch: int | None = self.params.get("steps")
         if resume is not None:
             self._go_on_from(resume)
@@ -206,13 +207,8 @@ class AveragingCallback:
         """Averages by epoch, and backs the state up."""
         if self._steps_in_epoch is None and self._batches_in_epoch:
             self._steps_in_epoch = self._batches_in_epoch
-        asked = self._arguments
         if self._pass is None:
-            due, _ = snapshot(epoch, asked.first_snapshot, asked.period)
-            if due and asked.every_n_steps is None:
-                self._take_snapshot()
-            else:
-                self._check_weights()
+            self._average_epoch()
         self._epochs_done = epoch + 1
         if self.backup_path is not None:
             _state.save_backup(self.backup_path, self.get_state())
@@ -331,6 +327,16 @@ class AveragingCallback:
             self._guard.watch(self.model, "train_function")
         return statistics_pass
 
+    def _average_epoch(self) -> None:
+        """Takes the snapshot that is due at the end of the present epoch, once."""
+        asked = self._arguments
+        due, _ = snapshot(self._epoch, asked.first_snapshot, asked.period)
+        if due and asked.every_n_steps is None and self._epoch != self._averaged_epoch:
+            self._take_snapshot()
+            self._averaged_epoch = self._epoch
+        else:
+            self._check_weights()
+
     def _take_snapshot(self) -> None:
         backend = self._backend
         variables = backend.weights(self.model)
@@ -404,10 +410,13 @@ class AveragingCallback:
     @contextlib.contextmanager
     def averages_in_place(self) -> Iterator[None]:
         """Evaluates what runs inside on the averages, if there are any yet."""
-        if self._averages.count == 0 or self._pass is not None or self._finished:
+        if self._pass is not None or self._finished:  # in the statistics epoch they are there
             yield
             return
-        self._check_weights()
+        self._average_epoch()  # Keras validates before it says that the epoch has ended
+        if self._averages.count == 0:
+            yield
+            return
         backend, model = self._backend, self.model
         with swapped(backend, model, self._averages.copies()):
             if self.bn_data is not None:

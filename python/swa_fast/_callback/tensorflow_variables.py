@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 
@@ -26,6 +27,14 @@ def tensors(variables: Sequence[Any]) -> list[Any]:
         else tf.convert_to_tensor(variable)
         for variable in variables
     ]
+
+
+def measured(variable: Any) -> npt.NDArray[Any]:
+    """Returns the mean over replicas, each of which measures its own part of a batch, in float64."""
+    replicas = getattr(variable, "values", None)
+    if isinstance(variable, tf.distribute.DistributedValues) and replicas:
+        return np.mean([replica.numpy() for replica in replicas], axis=0, dtype=np.float64)
+    return np.asarray(variable.numpy(), np.float64)
 
 
 def for_native_call(values: Sequence[Any]) -> list[Any]:

@@ -43,7 +43,7 @@ def update_bn(
         for batch in itertools.chain([first], batches):
             recorder.begin_eager_batch()
             backend.forward(model, batch)
-            recorder.collect(lambda variable: backend.hold([variable])[0])
+            recorder.collect(backend.measured)
     finally:
         recorder.remove()
         for layer, flags in frozen:

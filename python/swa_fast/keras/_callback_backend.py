@@ -116,7 +116,7 @@ class KerasBackend:
                 if done == 0:
                     raise
                 break
-            recorder.collect(lambda variable: self.hold([variable])[0])
+            recorder.collect(self.measured)
         pairs = recorder.means()
         self.assign([variable for variable, _ in pairs], [mean for _, mean in pairs])
         return result
@@ -129,6 +129,10 @@ class KerasBackend:
         """Copies to host memory."""
         return self.hold(variables)
 
+    def measured(self, variable: Any) -> Any:
+        """Copies to host memory."""
+        return np.asarray(keras.ops.convert_to_numpy(variable.value), np.float64)
+
     def fit_iterators(self, names: dict[str, Any]) -> tuple[Any, ...]:
         """Finds the epoch iterator."""
         return (names["epoch_iterator"],) if "epoch_iterator" in names else ()
@@ -138,7 +142,10 @@ class KerasBackend:
         if "epoch_iterator" not in names:
             return False
         epoch_iterator = names["epoch_iterator"]
-        epoch_iterator.reset()
+        # A generator cannot start anew: it goes on, as in the next epoch. What its iterator has
+        # fetched ahead would be lost with it.
+        if "Generator" not in type(epoch_iterator.data_adapter).__name__:
+            epoch_iterator.reset()
         with epoch_iterator.catch_stop_iteration():
             for *_, iterator in epoch_iterator:
                 self._run_execution(model, iterator)
@@ -180,6 +187,12 @@ class TensorFlowBackend(KerasBackend):
         from swa_fast._callback.tensorflow_variables import for_native_call
 
         return for_native_call(self.hold(variables))
+
+    def measured(self, variable: Any) -> Any:
+        """Averages over the replicas of a strategy."""
+        from swa_fast._callback.tensorflow_variables import measured
+
+        return measured(variable.value)
 
 
 class TorchBackend(KerasBackend):

@@ -18,7 +18,7 @@ except ImportError as error:
     ) from error
 
 from swa_fast._callback.batch_norm import Recorder
-from swa_fast._callback.tensorflow_variables import for_native_call, tensors
+from swa_fast._callback.tensorflow_variables import for_native_call, measured, tensors
 
 
 class LegacyKerasBackend:
@@ -127,10 +127,14 @@ class LegacyKerasBackend:
                 if done == 0:
                     raise
                 break
-            recorder.collect(lambda variable: self.hold([variable])[0])
+            recorder.collect(self.measured)
         pairs = recorder.means()
         self.assign([variable for variable, _ in pairs], [mean for _, mean in pairs])
         return result
+
+    def measured(self, variable: Any) -> Any:
+        """Averages over the replicas of a strategy."""
+        return measured(variable)
 
     def fit_iterators(self, names: dict[str, Any]) -> tuple[Any, ...]:
         """Finds the data handler."""
@@ -142,7 +146,11 @@ class LegacyKerasBackend:
             return False
         handler = names["data_handler"]
         handler._insufficient_data = False
-        iterator = iter(handler._dataset)
+        # A generator cannot start anew: it goes on, as in the next epoch.
+        if "Generator" in type(handler._adapter).__name__:
+            iterator = names["iterator"]
+        else:
+            iterator = iter(handler._dataset)
         with handler.catch_stop_iteration():
             for _ in handler.steps():
                 model.train_function(iterator)

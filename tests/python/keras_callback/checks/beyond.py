@@ -141,7 +141,7 @@ def validation_of_the_averages(env: Environment) -> None:
     # Training went on as if nobody had looked.
     for got, want in zip(recorder.weights, plain.weights, strict=True):
         assert_same_bits(got, want)
-    # Validation runs before the epoch's own snapshot, on the average of those before it.
+    # The epoch's own snapshot is in the average that is validated.
     assert_same_bits(seen[0], plain.weights[0])
     assert_same_bits(seen[2], running_mean(plain.weights[2:3]))
     assert_same_bits(seen[3], running_mean(plain.weights[2:4]))
@@ -277,5 +277,6 @@ def tensors_a_user_kept_stay(env: Environment) -> None:
 @check("tensorflow")
 def warnings_are_only_ours_to_give(env: Environment) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("error", RuntimeWarning)
         env.fit(env.bn_model(), env.SWA(2), epochs=4)

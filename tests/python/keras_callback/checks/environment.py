@@ -20,6 +20,11 @@ class Environment:
     def __init__(self, target: str) -> None:
         self.target = target
         self.legacy = target == "tf_keras"
+        if target in ("tensorflow", "tf_keras"):
+            tf = importlib.import_module("tensorflow")
+            device = tf.config.LogicalDeviceConfiguration()
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            tf.config.set_logical_device_configuration(cpu, [device, device])
         self.keras: Any = importlib.import_module("tf_keras" if self.legacy else "keras")
         package = "swa_fast.tf_keras" if self.legacy else "swa_fast.keras"
         self.SWA: Any = importlib.import_module(f"{package}.callbacks").SWA
