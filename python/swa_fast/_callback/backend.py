@@ -61,8 +61,10 @@ class Backend(Protocol):
     def one_step_at_a_time(self, model: Any) -> AbstractContextManager[int]:
         """Lets a function from `single_step_function` run; gives the batches of one execution."""
 
-    def mark_call(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns the stand-in for a layer's `call`, marked as the framework wants it."""
+    def stand_in(
+        self, call: Callable[..., Any], original: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Returns what takes the place of a layer's `call`: `call`, as the framework wants it."""
 
     def record_statistics(
         self, recorder: Any, step: Callable[..., Any], arguments: tuple[Any, ...], steps: int

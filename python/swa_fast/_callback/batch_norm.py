@@ -28,17 +28,17 @@ class Recorder:
 
     Args:
         layers: batch-normalization layers; one that runs in inference mode is left alone.
-        as_original_call: marks the replaced `call` for the framework (autograph), if it must know.
+        stand_in: makes of the recording `call` and the original what takes the layer's place.
     """
 
     def __init__(
         self,
         layers: Sequence[Any],
-        as_original_call: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda call: call,
+        stand_in: Callable[[Callable[..., Any], Callable[..., Any]], Callable[..., Any]],
     ) -> None:
         self.layers = list(layers)
         self.batches = 0
-        self._mark = as_original_call
+        self._stand_in = stand_in
         self._sums: dict[int, tuple[int, list[Array]]] = {}
         self._calls: dict[tuple[int, int], int] = {}
         self._updated: set[int] = set()
@@ -49,7 +49,9 @@ class Recorder:
         self._saved = []
         for index, layer in enumerate(self.layers):
             self._saved.append((layer, layer.momentum, vars(layer).get("call")))
-            vars(layer)["call"] = self._mark(self._recorded(index, layer, layer.call))
+            vars(layer)["call"] = self._stand_in(
+                self._recorded(index, layer, layer.call), layer.call
+            )
 
     def remove(self) -> None:
         """Gives the layers their own `call` and `momentum` back; does nothing the second time."""

@@ -29,7 +29,52 @@ each `fit` and gives to all of its callbacks."""
 
 
 class AveragingCallback:
-    """Mixin for a Keras callback; the class it is mixed into names its `Backend`."""
+    """Averages the weights of a model during `fit` and leaves the model with the average.
+
+    The API and the schedules are those of keras-swa, after Izmailov et al. 2018 (arXiv 1803.05407).
+    A snapshot of the weights is taken at the end of every `swa_freq`-th epoch from `start_epoch` on;
+    under 'cyclic', at the end of each cycle, where the rate is lowest. When training ends, by its
+    last epoch, by early stopping or by an exception, the model has the average of the snapshots. All
+    floating-point weights are averaged, in float32 (float64 weights in float64).
+
+    A model with batch normalization needs moving statistics of its averaged weights. Unless `bn_data`
+    is given, the last epoch is a forward pass for that: no weight changes, the learning rate shows
+    zero, and each moving statistic becomes the mean over the epoch's batches. When training ends
+    early, the same pass runs over the data of `fit` right away.
+
+    Args:
+        start_epoch: first epoch of averaging, counted from 1; >= 2 and lower than `epochs`.
+        lr_schedule: 'manual' leaves the learning rate alone. 'constant' holds the optimizer's rate
+            for the first half of the epochs before `start_epoch`, goes down to `swa_lr` in a line
+            that ends at 90 % of them, and stays there. 'cyclic' does the same up to `start_epoch`;
+            from there each batch goes a step down from `swa_lr2` to `swa_lr`, over `swa_freq` epochs,
+            again and again.
+        swa_lr: learning rate of averaging; "auto" is a tenth of the optimizer's.
+        swa_lr2: where a cycle begins; "auto" is a quarter of the way from `swa_lr` to the
+            optimizer's rate, None is ten times `swa_lr`.
+        swa_freq: epochs from one snapshot to the next, or in a cycle (then >= 2).
+        batch_size: no longer needed; samples in a batch when `bn_data` is arrays (then 32 if None).
+        verbose: 1 prints what keras-swa prints.
+        bn_data: what `update_bn` takes: recomputes moving statistics after training, so that the last
+            epoch trains. With `validate_with_average` also before each validation.
+        start_step: average by batch, from this batch on (counted from 0 over all epochs).
+        every_n_steps: average by batch: batches from one snapshot to the next; from the first batch
+            of `start_epoch` on unless `start_step` is given.
+        decay: > 0 and < 1 makes it an exponential average: `decay * average + (1 - decay) * weights`
+            at each snapshot after the first.
+        validate_with_average: the validation of `fit` sees the averages, in the epoch's end, and the
+            model gets its own weights back exactly.
+        backup_path: an `.npz` file that is rewritten after each epoch, beside BackupAndRestore's:
+            the next `fit` goes on from it, and deletes it at its end.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range; `fit` raises it for what only shows there.
+
+    Attributes:
+        lr_record: the learning rates that were set in the last `fit`: one for each epoch under
+            'constant', one for each batch under 'cyclic'. `history.history["lr"]` has them, too.
+    """
 
     params: Any
     model: Any

@@ -37,7 +37,7 @@ def update_bn(
     variables = backend.state_variables(model)
     before = backend.hold(variables)
     frozen = _unfreeze(layers)
-    recorder = Recorder(layers)
+    recorder = Recorder(layers, backend.stand_in)
     recorder.install()
     try:
         for batch in itertools.chain([first], batches):

@@ -72,7 +72,7 @@ class LegacyKerasBackend:
     def rate(self, optimizer: Any) -> float:
         """Returns the rate, of a schedule at its present step."""
         rate = optimizer.learning_rate
-        return float(rate(optimizer.iterations) if callable(rate) else rate)
+        return float(tf.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate))
 
     def set_rate(self, optimizer: Any, rate: float) -> None:
         """Assigns the rate's variable."""
@@ -111,9 +111,17 @@ class LegacyKerasBackend:
             if variable is not None:
                 variable.assign(steps)
 
-    def mark_call(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Keeps autograph out of the stand-in."""
-        return tf.autograph.experimental.do_not_convert(call)  # type: ignore[no-any-return]
+    def stand_in(
+        self, call: Callable[..., Any], original: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Keeps autograph out, and the recorder out of calls that only infer shapes."""
+
+        def chosen(*args: Any, **kwargs: Any) -> Any:
+            graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+            infers = getattr(graph, "name", "").endswith("_scratch_graph")
+            return (original if infers else call)(*args, **kwargs)
+
+        return tf.autograph.experimental.do_not_convert(chosen)  # type: ignore[no-any-return]
 
     def record_statistics(
         self, recorder: Recorder, step: Callable[..., Any], arguments: tuple[Any, ...], steps: int

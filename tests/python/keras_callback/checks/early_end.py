@@ -87,7 +87,9 @@ def interrupted_anywhere(env: Environment) -> None:
     def note(this, epoch, logs=None):  # type: ignore[no-untyped-def]
         last[0] = epoch
 
-    hooks = ("on_train_batch_begin", "on_train_batch_end", "on_epoch_end", "on_test_begin")
+    hooks = ["on_train_batch_end", "on_epoch_end", "on_test_begin", "on_train_batch_begin"]
+    if env.target == "jax":  # which compiles everything anew for each
+        hooks = hooks[:2]
     for hook in hooks:
         last[0] = 0
         model, recorder = env.bn_model(), env.recorder()

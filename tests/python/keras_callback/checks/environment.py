@@ -130,6 +130,8 @@ class Environment:
 def array(variable: Any) -> Array:
     """A private copy of a variable's value."""
     value = variable.value if hasattr(variable, "path") else variable
+    if hasattr(value, "read_value"):  # a strategy's variable has no array of its own
+        value = value.read_value()
     return np.array(value.detach() if hasattr(value, "detach") else value)
 
 

@@ -59,7 +59,7 @@ def every_kind_of_data(env: Environment) -> None:
 
         data = tf.data.Dataset.from_tensor_slices((env.x, env.y)).batch(8)
         kinds += [(data, None), (data.repeat(), 3), (data.map(lambda x, y: x), None)]
-    for kind, steps in kinds:
+    for kind, steps in kinds if env.target != "jax" else kinds[1:3]:
         model = _perturbed(env)
         env.update_bn(model, kind, steps=steps)
         env.assert_exact_statistics(model)
