@@ -7,6 +7,7 @@
 #include "cpu/isa.h"
 #include "cpu/threads.h"
 #include "dlpack_import.h"
+#include "docstrings.h"
 #include "error.h"
 #include "multi_tensor.h"
 #include "weight.h"
@@ -61,6 +62,13 @@ void lerp_lists(py::handle averages, py::handle values, py::handle weight) {
                       py::str(weight).cast<std::string>());
   }
   run(Op::kLerp, averages, "averages", values, "values", lerp_weight(w));
+}
+
+// The weight is not used by these two.
+void swap_lists(py::handle a, py::handle b) { run(Op::kSwap, a, "a", b, "b", lerp_weight(1)); }
+
+void copy_lists(py::handle dst, py::handle src) {
+  run(Op::kCopy, dst, "dst", src, "src", lerp_weight(1));
 }
 
 void set_threads(py::handle count) {
@@ -122,17 +130,16 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   });
   cpu::active_kernels();  // an impossible SWA_FAST_ISA is reported at import
 
+  py::options options;
+  options.disable_function_signatures();  // every docstring begins with its own
   m.attr("__version__") = SWA_FAST_VERSION;
-  m.def("running_mean_", &running_mean, py::arg("averages"), py::arg("values"), py::arg("count"));
-  m.def("lerp_", &lerp_lists, py::arg("averages"), py::arg("values"), py::arg("weight"));
-  m.def(
-      "swap_", [](py::handle a, py::handle b) { run(Op::kSwap, a, "a", b, "b", lerp_weight(1)); },
-      py::arg("a"), py::arg("b"));
-  m.def(
-      "copy_",
-      [](py::handle dst, py::handle src) { run(Op::kCopy, dst, "dst", src, "src", lerp_weight(1)); },
-      py::arg("dst"), py::arg("src"));
-  m.def("set_num_threads", &set_threads, py::arg("n"));
-  m.def("get_num_threads", &cpu::get_num_threads);
-  m.def("build_info", &build_info);
+  m.def("running_mean_", &running_mean, py::arg("averages"), py::arg("values"), py::arg("count"),
+        doc::kRunningMean);
+  m.def("lerp_", &lerp_lists, py::arg("averages"), py::arg("values"), py::arg("weight"),
+        doc::kLerp);
+  m.def("swap_", &swap_lists, py::arg("a"), py::arg("b"), doc::kSwap);
+  m.def("copy_", &copy_lists, py::arg("dst"), py::arg("src"), doc::kCopy);
+  m.def("set_num_threads", &set_threads, py::arg("n"), doc::kSetNumThreads);
+  m.def("get_num_threads", &cpu::get_num_threads, doc::kGetNumThreads);
+  m.def("build_info", &build_info, doc::kBuildInfo);
 }

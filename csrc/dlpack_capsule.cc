@@ -75,8 +75,8 @@ std::unique_ptr<Export> import_dlpack(PyObject* item, const char* list, size_t i
     raise_export_error(error, item, item_name(list, index));
   }
   if (PyCapsule_IsValid(capsule.ptr(), dlpack::kVersionedCapsule)) {
-    auto owner = consume<dlpack::ManagedTensorVersioned>(
-        capsule.ptr(), dlpack::kVersionedCapsule, dlpack::kUsedVersionedCapsule);
+    auto owner = consume<dlpack::ManagedTensorVersioned>(capsule.ptr(), dlpack::kVersionedCapsule,
+                                                         dlpack::kUsedVersionedCapsule);
     const dlpack::ManagedTensorVersioned& managed = *owner->get();
     if (managed.version.major != dlpack::kMajorVersion) {
       throw_buffer_error(item_name(list, index) + " was exported as DLPack version " +
@@ -88,8 +88,8 @@ std::unique_ptr<Export> import_dlpack(PyObject* item, const char* list, size_t i
     return owner;
   }
   if (PyCapsule_IsValid(capsule.ptr(), dlpack::kCapsule)) {
-    auto owner = consume<dlpack::ManagedTensor>(capsule.ptr(), dlpack::kCapsule,
-                                                dlpack::kUsedCapsule);
+    auto owner =
+        consume<dlpack::ManagedTensor>(capsule.ptr(), dlpack::kCapsule, dlpack::kUsedCapsule);
     buffer_from_dlpack(owner->get()->tensor, false, list, index, buffer);
     return owner;
   }

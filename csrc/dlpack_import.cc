@@ -1,6 +1,7 @@
 #include "dlpack_import.h"
 
 #include "dlpack_capsule.h"
+#include "dlpack_numpy.h"
 #include "dlpack_pybuffer.h"
 #include "dlpack_route.h"
 #include "dlpack_torch.h"
@@ -43,13 +44,14 @@ py::tuple items_of(py::handle tensors, const char* name) {
                        type_name(tensors.ptr()) + "; put it in a list, [" + name + "]");
     }
     if (PyDict_Check(tensors.ptr()) != 0) {
-      throw_type_error(std::string(name) + " must be a list of tensors. Received: a dict; pass "
+      throw_type_error(std::string(name) +
+                       " must be a list of tensors. Received: a dict; pass "
                        "list(d.values())");
     }
     if (PyAnySet_Check(tensors.ptr()) != 0 || PyUnicode_Check(tensors.ptr()) != 0 ||
         PyBytes_Check(tensors.ptr()) != 0 || py::isinstance<py::iterable>(tensors) == false) {
-      throw_type_error(std::string(name) + " must be a list of tensors. Received: " +
-                       type_name(tensors.ptr()));
+      throw_type_error(std::string(name) +
+                       " must be a list of tensors. Received: " + type_name(tensors.ptr()));
     }
   }
   PyObject* const items = PySequence_Tuple(tensors.ptr());
@@ -68,9 +70,11 @@ std::string type_name(PyObject* object) {
 
 void raise_export_error(py::error_already_set& cause, PyObject* item, const std::string& name) {
   if (!cause.matches(PyExc_Exception)) throw cause;
+  auto reason = py::str(cause.value()).cast<std::string>();
+  reason = reason.substr(0, reason.find('\n'));  // torch appends a C++ stack; the cause keeps it
   const std::string message = name + " (" + type_name(item) + ") cannot be exported: " +
                               py::str(cause.type().attr("__name__")).cast<std::string>() + ": " +
-                              py::str(cause.value()).cast<std::string>();
+                              reason;
   py::raise_from(cause, PyExc_BufferError, message.c_str());
   throw py::error_already_set();
 }
@@ -124,7 +128,12 @@ void ImportedList::import_item(PyObject* item, size_t index) {
     }
     case Route::kTorch: {
       // Detached, because torch refuses to export what requires a gradient.
-      const py::object detached = py::handle(item).attr("detach")();
+      py::object detached;
+      try {
+        detached = py::handle(item).attr("detach")();
+      } catch (py::error_already_set& error) {
+        raise_export_error(error, item, item_name(name_, index));
+      }
       owner = import_dlpack(detached.ptr(), name_, index, &buffer);
       break;
     }
@@ -133,15 +142,19 @@ void ImportedList::import_item(PyObject* item, size_t index) {
                        ", a torch.Tensor subclass that does not hold its own memory: pass the "
                        "tensors it wraps");
     case Route::kNumpy:
+      owner = import_numpy(item, name_, index, &buffer);
+      break;
     case Route::kPythonBuffer:
-      owner = import_python_buffer(item, route.kind == Route::kNumpy, name_, index, &buffer);
+      owner = import_python_buffer(item, name_, index, &buffer);
       break;
     case Route::kDlpack:
       owner = import_dlpack(item, name_, index, &buffer);
       break;
     case Route::kUnknown:
-      throw_type_error(item_name(name_, index) + " must be a tensor that speaks DLPack or the "
-                       "buffer protocol. Received: " + type_name(item) + hint_for(item));
+      throw_type_error(item_name(name_, index) +
+                       " must be a tensor that speaks DLPack or the "
+                       "buffer protocol. Received: " +
+                       type_name(item) + hint_for(item));
   }
   if (route.is_torch) refuse_lazy_bits(item, buffer, name_, index);
   buffer.read_only = buffer.read_only || route.immutable;

@@ -24,8 +24,8 @@ const dlpack::ExchangeApi* exchange_api_of(py::handle type) {
 // A subclass may keep its memory elsewhere than the type that published the table says, so only
 // the publisher itself is trusted.
 bool publishes_exchange_api(PyTypeObject* type) {
-  const py::object own = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(type))
-                             .attr("__dict__");
+  const py::object own =
+      py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(type)).attr("__dict__");
   return own.contains("__dlpack_c_exchange_api__");
 }
 

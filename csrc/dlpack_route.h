@@ -9,13 +9,13 @@ namespace swa_fast {
 
 struct Route {
   enum Kind {
-    kUnknown,        // not a tensor
-    kExchange,       // DLPack's C exchange table
-    kTorch,          // a torch tensor by its Python methods: old torch, or a harmless subclass
-    kTorchWrapper,   // a torch subclass without memory of its own (FakeTensor, DTensor): refused
-    kNumpy,          // buffer protocol, with ml_dtypes' bfloat16
-    kDlpack,         // __dlpack__
-    kPythonBuffer,   // buffer protocol
+    kUnknown,       // not a tensor
+    kExchange,      // DLPack's C exchange table
+    kTorch,         // a torch tensor by its Python methods: old torch, or a harmless subclass
+    kTorchWrapper,  // a torch subclass without memory of its own (FakeTensor, DTensor): refused
+    kNumpy,         // NumPy's C structure
+    kDlpack,        // __dlpack__
+    kPythonBuffer,  // buffer protocol
   };
   Kind kind = kUnknown;
   bool is_torch = false;   // torch.Tensor or a subclass

@@ -10,10 +10,10 @@ namespace swa_fast {
 
 // The ONE list of storage types. Kernels, tables, names and tests are all generated from it.
 // X(enumerator, C++ type, name as NumPy spells it, DLPack code, bits)
-#define SWA_FAST_FOR_EACH_STORAGE_TYPE(X)  \
-  X(Float64, double, "float64", 2, 64)     \
-  X(Float32, float, "float32", 2, 32)      \
-  X(Float16, Float16, "float16", 2, 16)    \
+#define SWA_FAST_FOR_EACH_STORAGE_TYPE(X) \
+  X(Float64, double, "float64", 2, 64)    \
+  X(Float32, float, "float32", 2, 32)     \
+  X(Float16, Float16, "float16", 2, 16)   \
   X(BFloat16, BFloat16, "bfloat16", 4, 16)
 
 enum class StorageType : int {

@@ -9,8 +9,9 @@ namespace swa_fast {
 
 // The type in which a pair is computed: double if either side is double, else float.
 template <class Average, class Value>
-using ComputeType = std::conditional_t<
-    std::is_same_v<Average, double> || std::is_same_v<Value, double>, double, float>;
+using ComputeType =
+    std::conditional_t<std::is_same_v<Average, double> || std::is_same_v<Value, double>, double,
+                       float>;
 
 // The weight of the value, rounded once to each compute type.
 struct Weight {

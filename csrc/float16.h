@@ -74,7 +74,8 @@ SWA_FAST_HOST_DEVICE Float16 to_float16(float value) {
   const uint32_t sign = (all >> 16) & 0x8000u;
   const uint32_t bits = all & 0x7fffffffu;
   // Normal numbers: add just under half a step (a tie goes up only if the kept part is odd), move
-  // the exponent's bias, drop 13 bits. A carry may reach the exponent, which is what rounding means.
+  // the exponent's bias, drop 13 bits. A carry may reach the exponent, which is what rounding
+  // means.
   const uint32_t normal = (bits + 0x0fffu + ((bits >> 13) & 1u) - 0x38000000u) >> 13;
   // Below 2^-14: adding 0.5 puts the step of a float16 subnormal, 2^-24, at the last fraction bit,
   // so that the addition itself rounds.

@@ -48,7 +48,8 @@ int64_t count_elements(const int64_t* shape, int32_t ndim, const char* list, siz
   bool empty = false;
   for (int32_t axis = 0; axis < ndim; ++axis) {
     if (shape[axis] < 0) {
-      throw_value_error(item_name(list, index) + " has a negative extent: shape " + tuple_text(shape, ndim));
+      throw_value_error(item_name(list, index) + " has a negative extent: shape " +
+                        tuple_text(shape, ndim));
     }
     empty |= shape[axis] == 0;
     overflow |= __builtin_mul_overflow(numel, shape[axis], &numel);

@@ -51,7 +51,7 @@ void check_devices(const Pair& pair) {
 // How a kernel steps through a pair of the given element types.
 struct Work {
   cpu::RangeKernel kernel;
-  int per_element;  // of what the kernel counts, in one element of the tensor
+  int per_element;   // of what the kernel counts, in one element of the tensor
   int64_t dst_step;  // bytes
   int64_t src_step;
 };
@@ -100,9 +100,9 @@ Work find_work(Op rules, Op effect, const Pair& pair) {
   for (const bool is_src : {false, true}) {
     const Buffer& buffer = is_src ? pair.src() : pair.dst();
     if (is_dense(buffer)) continue;
-    throw_buffer_error((is_src ? pair.src_name() : pair.dst_name()) +
-                       " is not contiguous: shape " + shape_text(buffer) + ", strides " +
-                       strides_text(buffer) + " in elements. Tensors must fill a solid block of "
+    throw_buffer_error((is_src ? pair.src_name() : pair.dst_name()) + " is not contiguous: shape " +
+                       shape_text(buffer) + ", strides " + strides_text(buffer) +
+                       " in elements. Tensors must fill a solid block of "
                        "memory; make a contiguous copy first");
   }
   throw_buffer_error(pair.differ("strides", strides_text(pair.dst()), strides_text(pair.src())) +
@@ -120,6 +120,18 @@ void check_pair(Op op, const Pair& pair) {
   if (pair.dst().numel > 0 && !same_dense_layout(pair.dst(), pair.src())) refuse_layout(pair);
 }
 
+// Kernels on floating types read and write whole numbers, which C++ wants aligned; byte-wise
+// copies and swaps do not care.
+void check_alignment(const Work& work, const Pair& pair) {
+  const auto misaligned = [](const Buffer& buffer, int64_t step) {
+    return (reinterpret_cast<uintptr_t>(buffer.data) & (step - 1)) != 0;  // a power of two
+  };
+  const bool dst = misaligned(pair.dst(), work.dst_step);
+  if (!dst && !misaligned(pair.src(), work.src_step)) return;
+  throw_buffer_error((dst ? pair.dst_name() : pair.src_name()) +
+                     " is not aligned to its element size; make a copy first");
+}
+
 PairRange memory_of(const Pair& pair) {
   const auto dst = reinterpret_cast<uintptr_t>(pair.dst().data);
   const auto src = reinterpret_cast<uintptr_t>(pair.src().data);
@@ -131,13 +143,15 @@ PairRange memory_of(const Pair& pair) {
 Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight) {
   const size_t count = lists.dst.size();
   if (count != lists.src.size()) {
-    throw_value_error(std::string(lists.dst_name) + " has " + std::to_string(count) +
-                      " tensors, " + lists.src_name + " has " + std::to_string(lists.src.size()) +
+    throw_value_error(std::string(lists.dst_name) + " has " + std::to_string(count) + " tensors, " +
+                      lists.src_name + " has " + std::to_string(lists.src.size()) +
                       ": the lists must be equally long");
   }
   // A lerp at either end of its weight is no arithmetic at all; its rules stay those of a lerp.
-  const Op effect = op == Op::kLerp && weight.f64 == 1.0 ? Op::kCopy : op;
-  const bool writes_nothing = op == Op::kLerp && weight.f64 == 0.0;
+  // Bits are compared: to a thread that reads subnormals as zero, every subnormal equals 0.0.
+  const uint64_t bits = bit_cast<uint64_t>(weight.f64);
+  const Op effect = op == Op::kLerp && bits == bit_cast<uint64_t>(1.0) ? Op::kCopy : op;
+  const bool writes_nothing = op == Op::kLerp && bits << 1 == 0;  // 0 or -0
 
   std::vector<PairRange> ranges;
   ranges.reserve(count);
@@ -153,12 +167,13 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight)
     }
     const int64_t numel = pair.dst().numel;
     if (numel == 0) continue;
+    check_alignment(work, pair);
     ranges.push_back(memory_of(pair));
     // A tensor copied onto or swapped with itself stays as it is.
     const bool itself = pair.dst().data == pair.src().data && pair.dst().dtype == pair.src().dtype;
     if (writes_nothing || (itself && effect != Op::kLerp)) continue;
-    cpu_.add(work.kernel, pair.dst().data, pair.src().data, numel * work.per_element,
-             work.dst_step, work.src_step);
+    cpu_.add(work.kernel, pair.dst().data, pair.src().data, numel * work.per_element, work.dst_step,
+             work.src_step);
   }
   check_overlap(ranges, lists.dst_name, lists.src_name, op == Op::kSwap);
 }

@@ -23,8 +23,8 @@ struct Written {
 
 }  // namespace
 
-void check_overlap(const std::vector<PairRange>& ranges, const char* dst_name,
-                   const char* src_name, bool src_is_written) {
+void check_overlap(const std::vector<PairRange>& ranges, const char* dst_name, const char* src_name,
+                   bool src_is_written) {
   const auto name = [&](size_t pair, bool is_src) {
     return item_name(is_src ? src_name : dst_name, pair);
   };

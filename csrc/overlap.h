@@ -20,7 +20,7 @@ struct PairRange {
 // Throws ValueError unless every destination range is disjoint from every other destination and
 // from every source of another pair. A pair's own source may be exactly its destination, and
 // nothing in between. `src_is_written` (swap) makes sources count as destinations too.
-void check_overlap(const std::vector<PairRange>& ranges, const char* dst_name,
-                   const char* src_name, bool src_is_written);
+void check_overlap(const std::vector<PairRange>& ranges, const char* dst_name, const char* src_name,
+                   bool src_is_written);
 
 }  // namespace swa_fast

@@ -43,8 +43,10 @@ const KernelTable& choose_kernels() {
   if (const KernelTable* table = kernels_by_name(forced)) return *table;
   std::string names;
   for (const std::string& isa : runnable_isas()) names += (names.empty() ? "" : ", ") + isa;
-  throw_runtime_error("the environment variable SWA_FAST_ISA must name an instruction set that "
-                      "was built and that this CPU can run (" + names + "). Received: " + forced);
+  throw_runtime_error(
+      "the environment variable SWA_FAST_ISA must name an instruction set that "
+      "was built and that this CPU can run (" +
+      names + "). Received: " + forced);
 }
 
 }  // namespace

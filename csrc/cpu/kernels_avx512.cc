@@ -1,5 +1,5 @@
-// The kernels for x86-64 with AVX-512 F, BW, DQ and VL. Only what stands between the region's two ends is
-// compiled for them; every header comes before.
+// The kernels for x86-64 with AVX-512 F, BW, DQ and VL. Only what stands between the region's two
+// ends is compiled for them; every header comes before.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -10,8 +10,8 @@
 namespace swa_fast::cpu {
 
 #if defined(__clang__)
-#pragma clang attribute push( \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
@@ -36,8 +36,8 @@ inline void half_to_float(float* to, const Float16* from, int64_t count) {
 inline void float_to_half(Float16* to, const float* from, int64_t count) {
   int64_t i = 0;
   for (; i + 16 <= count; i += 16) {
-    const __m256i half = _mm512_maskz_cvtps_ph(kAllLanes, _mm512_loadu_ps(from + i),
-                                               _MM_FROUND_TO_NEAREST_INT);
+    const __m256i half =
+        _mm512_maskz_cvtps_ph(kAllLanes, _mm512_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), half);
   }
   for (; i < count; ++i) to[i] = to_float16(from[i]);

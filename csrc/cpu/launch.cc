@@ -20,8 +20,8 @@ constexpr int64_t kShareGranule = 64;
 void Launch::add(RangeKernel kernel, void* dst, void* src, int64_t count, int64_t dst_step,
                  int64_t src_step) {
   const int64_t end = bytes() + count * (dst_step + src_step);
-  segments_.push_back({kernel, static_cast<char*>(dst), static_cast<char*>(src), count, dst_step,
-                       src_step, end});
+  segments_.push_back(
+      {kernel, static_cast<char*>(dst), static_cast<char*>(src), count, dst_step, src_step, end});
 }
 
 Launch::Position Launch::share_begin(int index, int threads) const {
@@ -29,9 +29,9 @@ Launch::Position Launch::share_begin(int index, int threads) const {
   // bytes() * index could overflow; the quotient first, then the remainder's part.
   const int64_t total = bytes();
   const int64_t target = total / threads * index + total % threads * index / threads;
-  const auto holds_target = std::upper_bound(
-      segments_.begin(), segments_.end(), target,
-      [](int64_t bytes, const Segment& segment) { return bytes < segment.end; });
+  const auto holds_target =
+      std::upper_bound(segments_.begin(), segments_.end(), target,
+                       [](int64_t bytes, const Segment& segment) { return bytes < segment.end; });
   const Segment& segment = *holds_target;
   const int64_t step = segment.dst_step + segment.src_step;
   const int64_t begin = segment.end - segment.count * step;

@@ -14,10 +14,10 @@ struct Segment {
   RangeKernel kernel;
   char* dst;
   char* src;
-  int64_t count;    // elements, > 0
+  int64_t count;     // elements, > 0
   int64_t dst_step;  // bytes from one element to the next
   int64_t src_step;
-  int64_t end;      // bytes moved by the segments up to and including this one; set by `add`
+  int64_t end;  // bytes moved by the segments up to and including this one; set by `add`
 };
 
 // A call's worth of segments.

@@ -9,10 +9,10 @@ namespace swa_fast::cpu {
 // The number of threads for calls to come, in the whole process; 0 returns to the default.
 void set_num_threads(int count);
 
-// What a large call from this thread would use. The default is OpenMP's own number (OMP_NUM_THREADS,
-// the CPU affinity, torch.set_num_threads where the OpenMP runtime is shared), not more than the
-// control group's CPU quota unless OMP_NUM_THREADS is set. 1 in a forked child and inside a
-// parallel region.
+// What a large call from this thread would use. The default is OpenMP's own number
+// (OMP_NUM_THREADS, the CPU affinity, torch.set_num_threads where the OpenMP runtime is shared),
+// not more than the control group's CPU quota unless OMP_NUM_THREADS is set. 1 in a forked child
+// and inside a parallel region.
 int get_num_threads();
 
 // Threads worth using for a call that moves this many bytes.

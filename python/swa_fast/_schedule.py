@@ -1,7 +1,7 @@
 """When a snapshot is due: the one rule that every wrapper follows.
 
-The rule is that of ``tfa.optimizers.SWA``: with ``start`` = m and ``period`` = k, snapshots are taken
-at steps m, m + k, m + 2k, ..., where the first step is 0.
+The rule is that of ``tfa.optimizers.SWA``: with ``start`` = m and ``period`` = k, snapshots are
+taken at steps m, m + k, m + 2k, ..., where the first step is 0.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def snapshot(step: Any, start: int, period: int) -> tuple[Any, Any]:
 def check_integer(name: str, value: Any, at_least: int) -> int:
     """Returns ``value`` as an int >= ``at_least``; raises TypeError or ValueError naming it."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int. Received: {value!r} of type {type(value).__name__}")
+        raise TypeError(
+            f"{name} must be an int. Received: {value!r} of type {type(value).__name__}"
+        )
     number = operator.index(value)
     if number < at_least:
         raise ValueError(f"{name} must be >= {at_least}. Received: {number}")

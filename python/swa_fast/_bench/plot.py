@@ -113,9 +113,11 @@ def _bar_text(row: Row) -> str:
 def _caption(result: Result) -> str:
     build, machine = result.build, result.machine
     versions = ", ".join(f"{name} {what}" for name, what in result.frameworks.items())
+    noise = result.noise()
     return (
         "12 bytes per float32 element over the median time. In brackets: how many times faster "
         "swa_fast is on the same tensors. Dashed: swa_fast on one flat buffer, the ceiling.\n"
         f"swa_fast {build.get('version', '?')} ({build.get('isa', '?')}), "
         f"{result.settings['threads']} threads, {machine['cpu']}; {versions}; {result.date[:10]}"
+        + (f"\n{noise}" if noise else "")
     )

@@ -10,10 +10,6 @@ from .overhead import LABELS as OVERHEAD_LABELS
 from .overhead import LENGTHS, Overhead
 from .results import ModelResult, Result, Row
 
-_NOISY = 0.05
-"""Share of the machine's CPU time in other hands above which the report warns of it: one core of
-twenty. A parallel call waits for its slowest thread, so it suffers more than its share."""
-
 
 def render(result: Result) -> str:
     """Return the report that `swa-fast bench` prints."""
@@ -29,12 +25,7 @@ def _head(result: Result) -> str:
     build, machine = result.build, result.machine
     frameworks = ", ".join(f"{name} {what}" for name, what in result.frameworks.items())
     updates = sum(model.updates_checked for model in result.models)
-    noisy = [
-        f"{model.workload.name} {model.cpu_used_by_others:.0%}"
-        for model in result.models
-        if model.cpu_used_by_others is not None and model.cpu_used_by_others > _NOISY
-    ]
-    warning = f"NOISY: others used the CPU meanwhile: {', '.join(noisy)}"
+    warning = result.noise()
     return "\n".join(
         (
             f"swa-fast {build.get('version', '?')} ({build.get('isa', '?')}), "
@@ -43,7 +34,7 @@ def _head(result: Result) -> str:
             f"against: {frameworks or 'no one'}",
             f"check: {updates} fused updates on {len(result.models)} models "
             "are bit-identical to NumPy",
-            *([warning] if noisy else []),
+            *([warning] if warning else []),
         )
     )
 

@@ -17,6 +17,10 @@ from .workloads import BYTES_PER_ELEMENT, Workload
 SCHEMA = 1
 """Raised when a reader of an older JSON file would misread a newer one."""
 
+_NOISY = 0.05
+"""Share of the machine's CPU time in other hands above which a run says so. A parallel call waits
+for its slowest thread, so it suffers far more than that share."""
+
 _STREAMS = 3
 """Every update reads the average, reads the value and writes the average."""
 
@@ -94,6 +98,15 @@ class Result:
     models: tuple[ModelResult, ...]
     overhead: tuple[Overhead, ...]
     verdicts: tuple[Verdict, ...]
+
+    def noise(self) -> str:
+        """Return a warning if others used the CPU while we measured, else an empty string."""
+        noisy = [
+            f"{model.workload.name} {model.cpu_used_by_others:.0%}"
+            for model in self.models
+            if model.cpu_used_by_others is not None and model.cpu_used_by_others > _NOISY
+        ]
+        return f"NOISY: others used the CPU meanwhile: {', '.join(noisy)}" if noisy else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON types; times are in seconds."""

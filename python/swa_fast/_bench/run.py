@@ -177,7 +177,7 @@ def _run_model(
     ]
 
     def progress(fraction: float) -> None:
-        bar.set_description(f"{workload.name}: timing")
+        bar.set_description(f"{workload.name}: timing", refresh=False)
         bar.update(done + fraction - bar.n)
 
     prime = 2 * workload.nbytes < _PRIME_BELOW_BYTES

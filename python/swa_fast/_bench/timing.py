@@ -19,14 +19,14 @@ Clock = Callable[[], float]
 MAX_ROUNDS = 200
 """More rounds than this do not move a median that the report prints to three digits."""
 
-MIN_ROUNDS = 5
-"""The fewest rounds that have a median worth the name, whatever the budget says."""
+MIN_ROUNDS = 7
+"""The fewest rounds, whatever the budget says: a task of the longest stride then has three."""
 
 _SLOW = 4.0
 """A competitor this many times slower than the fastest starts to sit rounds out, ..."""
 
-_MAX_STRIDE = 4
-"""... but never more than three of four."""
+_MAX_STRIDE = 3
+"""... but never more than two of three."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def interleave(
 
     Each task first runs twice: once to warm up (a first call traces, compiles, faults pages in),
     once to see what it costs. A task that costs many times the fastest one takes part in every
-    second, third or fourth round only, so that it does not eat the rounds of the others.
+    second or third round only, so that it does not eat the rounds of the others.
 
     Args:
         tasks: what to time, with unique keys.

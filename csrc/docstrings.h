@@ -1,0 +1,130 @@
+// What help() shows for the functions of swa_fast._core.
+#pragma once
+
+namespace swa_fast::doc {
+
+inline constexpr const char* kRunningMean = R"(running_mean_(averages, values, count)
+
+Updates each average to the mean of one more value, in place, all tensors in one pass.
+
+``averages[i] += (values[i] - averages[i]) * w`` with ``w = 1 / (count + 1)``, every operation
+rounded on its own, in float32, or in float64 if either side is float64. The result has the same
+bits as that NumPy expression, on every instruction set and number of threads. This is the running
+mean of stochastic weight averaging (Izmailov et al. 2018, arXiv 1803.05407, equation 3).
+
+Args:
+    averages: a list of tensors to update: anything with DLPack or the buffer protocol in CPU memory
+        (NumPy arrays, torch tensors and parameters, TensorFlow eager tensors), of dtype float64,
+        float32, float16, bfloat16 or complex.
+    values: a list of as many tensors of the same shapes; dtypes may differ from the averages'.
+    count: how many values the averages already hold, 0 <= count < 2**53. With 0 the values are
+        copied, whatever the averages held.
+
+Raises:
+    TypeError: an argument is not a list of tensors, or a dtype cannot be averaged.
+    ValueError: lengths or shapes differ, ``count`` is out of range, or memory overlaps.
+    BufferError: a tensor is read-only, not contiguous, or cannot be exported.
+    RuntimeError: a tensor is on a device this build cannot reach.
+    On any error nothing was written.
+
+Example:
+    >>> import numpy as np, swa_fast
+    >>> averages = [np.array([1.0, 2.0])]
+    >>> swa_fast.running_mean_(averages, [np.array([3.0, 6.0])], count=1)
+    >>> averages[0]
+    array([2., 4.])
+)";
+
+inline constexpr const char* kLerp = R"(lerp_(averages, values, weight)
+
+Moves each average towards its value, in place: ``averages += (values - averages) * weight``.
+
+With ``weight = 1 - decay`` this is the exponential moving average of decay ``decay``. Arithmetic,
+arguments and errors are those of running_mean_.
+
+Args:
+    averages: a list of tensors to update.
+    values: a list of as many tensors of the same shapes.
+    weight: a number, 0 <= weight <= 1, rounded once to the type computed in. 1 copies exactly,
+        0 writes nothing.
+
+Raises:
+    TypeError, ValueError, BufferError, RuntimeError: as running_mean_; nothing was written.
+
+Example:
+    >>> import numpy as np, swa_fast
+    >>> averages = [np.array([0.0, 4.0])]
+    >>> swa_fast.lerp_(averages, [np.array([4.0, 4.0])], weight=0.25)
+    >>> averages[0]
+    array([1., 4.])
+)";
+
+inline constexpr const char* kSwap = R"(swap_(a, b)
+
+Exchanges the contents of two lists of tensors, bit for bit, in one pass and without a third buffer.
+
+Args:
+    a: a list of tensors of any dtype.
+    b: a list of as many tensors with the same shapes and dtypes.
+
+Raises:
+    TypeError, ValueError, BufferError, RuntimeError: as running_mean_; nothing was written.
+
+Example:
+    >>> import numpy as np, swa_fast
+    >>> a, b = [np.array([1, 2])], [np.array([3, 4])]
+    >>> swa_fast.swap_(a, b)
+    >>> a[0], b[0]
+    (array([3, 4]), array([1, 2]))
+)";
+
+inline constexpr const char* kCopy = R"(copy_(dst, src)
+
+Copies one list of tensors into another, converting between floating-point types.
+
+Args:
+    dst: a list of tensors to write.
+    src: a list of as many tensors of the same shapes. Any dtype if it is the same on both sides;
+        else both floating-point, or both complex. Conversion rounds once, to nearest even.
+
+Raises:
+    TypeError, ValueError, BufferError, RuntimeError: as running_mean_; nothing was written.
+
+Example:
+    >>> import numpy as np, swa_fast
+    >>> dst = [np.zeros(2, np.float16)]
+    >>> swa_fast.copy_(dst, [np.array([0.1, 0.2])])
+    >>> dst[0]
+    array([0.1, 0.2], dtype=float16)
+)";
+
+inline constexpr const char* kSetNumThreads = R"(set_num_threads(n)
+
+Sets how many threads a call may use, for the whole process.
+
+Args:
+    n: 1 to 4096, or None to return to the default: OpenMP's number (OMP_NUM_THREADS, the CPU
+        affinity), not more than the control group's CPU quota unless OMP_NUM_THREADS is set.
+
+Raises:
+    TypeError: ``n`` is not an integer.
+    ValueError: ``n`` is out of range.
+)";
+
+inline constexpr const char* kGetNumThreads = R"(get_num_threads()
+
+Returns how many threads a large call from this thread would use.
+
+1 in a forked child, where OpenMP's threads do not exist, and inside an OpenMP parallel region.
+)";
+
+inline constexpr const char* kBuildInfo = R"(build_info()
+
+Returns a dict that says how this module was built and what it runs on.
+
+Keys: version, commit, compiler, flags, isa (the instruction set in use), isas (those this CPU can
+run, weakest first; SWA_FAST_ISA forces one), openmp, num_threads, storage_dtypes, and cuda, a dict
+with built and reason.
+)";
+
+}  // namespace swa_fast::doc
