@@ -117,7 +117,11 @@ def _rate(name: str, value: Any) -> float | str:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or getattr(value, "shape", ()) != () or not hasattr(value, "__float__"):
+    if (
+        isinstance(value, bool)
+        or getattr(value, "shape", ()) != ()
+        or not hasattr(value, "__float__")
+    ):
         raise TypeError(
             f"{name} must be a number. Received: {value!r} of type {type(value).__name__}"
         )

@@ -82,7 +82,7 @@ class Averages:
         self.count += 1
 
     def copies(self) -> list[Array]:
-        """Returns new arrays with the averages: frameworks may keep and share what they are given."""
+        """Returns new arrays with the averages: frameworks keep and share what they are given."""
         return [array.copy() for array in self._arrays]
 
     def restore(self, arrays: Sequence[Array], count: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from .averages import Array
 
@@ -18,7 +18,7 @@ class Backend(Protocol):
     optimizer_type: tuple[type, ...]
     """Every class of optimizer that a train step may apply."""
 
-    update_methods: dict[str, Callable[..., Any]]
+    update_methods: ClassVar[dict[str, Callable[..., Any]]]
     """For each method of an optimizer that changes weights: what to call instead, given the
     optimizer and the method's arguments, to change nothing."""
 
@@ -44,7 +44,7 @@ class Backend(Protocol):
         """Returns the exact values, which later writes to the variables do not touch."""
 
     def assign(self, variables: Sequence[Any], values: Sequence[Any]) -> None:
-        """Writes values, cast to the variables' types. The variables may keep the values' memory."""
+        """Writes values, cast to the variables' types, and may keep the values' memory."""
 
     def rate(self, optimizer: Any) -> float:
         """Returns the optimizer's present learning rate."""
@@ -82,8 +82,10 @@ class Backend(Protocol):
         """Returns a moving statistic in float64, of all replicas together."""
 
     def fit_iterators(self, names: dict[str, Any]) -> tuple[Any, ...]:
-        """Returns objects of a running `fit` (by its local names) whose `catch_stop_iteration`
-        surrounds an epoch's steps."""
+        """Returns the objects of a running `fit`, by its local names, that iterate over epochs.
+
+        Their `catch_stop_iteration` surrounds an epoch's steps.
+        """
 
     def run_epoch(self, model: Any, names: dict[str, Any]) -> bool:
         """Runs the model's train function once over the data of a running `fit`, started anew.

@@ -1,7 +1,8 @@
 """Exact moving statistics: the mean over batches of what each batch-normalization layer measures.
 
 A layer updates its moving statistics as `moving * momentum + batch * (1 - momentum)`. With moving
-statistics of zero and a momentum of 0 that leaves exactly the batch's own statistics, which are read
+statistics of zero and a momentum of 0 that leaves exactly the batch's own statistics, which are
+read
 after every batch and summed here in float64. A layer that is called k times in one batch runs with
 momentum j / (j + 1) in its call j, so that it is left with the mean over its calls. `momentum` is a
 Python number that compiled functions capture, so this works only in functions traced while the
@@ -104,9 +105,7 @@ class Recorder:
                 pairs.append((layer.moving_stddev, np.sqrt(means[1] + layer.epsilon)))
         return pairs
 
-    def _recorded(
-        self, index: int, layer: Any, original: Callable[..., Any]
-    ) -> Callable[..., Any]:
+    def _recorded(self, index: int, layer: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -139,6 +138,9 @@ def renorm_state(layer: Any) -> list[Any]:
 
 def _is_true(training: Any) -> bool:
     """A symbolic `training` counts as true: its layer updates if the graph says so."""
-    return training if isinstance(training, bool) else training is not None and (
-        bool(training) if isinstance(training, int | np.bool_) else True
+    return (
+        training
+        if isinstance(training, bool)
+        else training is not None
+        and (bool(training) if isinstance(training, int | np.bool_) else True)
     )

@@ -19,6 +19,7 @@ from .backend import Backend
 from .data import input_batches
 from .finish import finish
 from .guard import Guard, find_callback_list, fit_locals
+from .resumable import Resumable
 from .statistics_pass import StatisticsPass
 from .update_bn import update_bn
 from .validation import evaluate_on_averages, swapped
@@ -28,16 +29,19 @@ _RUNNING: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDicti
 each `fit` and gives to all of its callbacks."""
 
 
-class AveragingCallback:
+class AveragingCallback(Resumable):
     """Averages the weights of a model during `fit` and leaves the model with the average.
 
     The API and the schedules are those of keras-swa, after Izmailov et al. 2018 (arXiv 1803.05407).
-    A snapshot of the weights is taken at the end of every `swa_freq`-th epoch from `start_epoch` on;
+    A snapshot of the weights is taken at the end of every `swa_freq`-th epoch from `start_epoch`
+    on;
     under 'cyclic', at the end of each cycle, where the rate is lowest. When training ends, by its
-    last epoch, by early stopping or by an exception, the model has the average of the snapshots. All
+    last epoch, by early stopping or by an exception, the model has the average of the snapshots.
+    All
     floating-point weights are averaged, in float32 (float64 weights in float64).
 
-    A model with batch normalization needs moving statistics of its averaged weights. Unless `bn_data`
+    A model with batch normalization needs moving statistics of its averaged weights. Unless
+    `bn_data`
     is given, the last epoch is a forward pass for that: no weight changes, the learning rate shows
     zero, and each moving statistic becomes the mean over the epoch's batches. When training ends
     early, the same pass runs over the data of `fit` right away.
@@ -47,7 +51,8 @@ class AveragingCallback:
         lr_schedule: 'manual' leaves the learning rate alone. 'constant' holds the optimizer's rate
             for the first half of the epochs before `start_epoch`, goes down to `swa_lr` in a line
             that ends at 90 % of them, and stays there. 'cyclic' does the same up to `start_epoch`;
-            from there each batch goes a step down from `swa_lr2` to `swa_lr`, over `swa_freq` epochs,
+            from there each batch goes a step down from `swa_lr2` to `swa_lr`, over `swa_freq`
+            epochs,
             again and again.
         swa_lr: learning rate of averaging; "auto" is a tenth of the optimizer's.
         swa_lr2: where a cycle begins; "auto" is a quarter of the way from `swa_lr` to the
@@ -55,14 +60,17 @@ class AveragingCallback:
         swa_freq: epochs from one snapshot to the next, or in a cycle (then >= 2).
         batch_size: no longer needed; samples in a batch when `bn_data` is arrays (then 32 if None).
         verbose: 1 prints what keras-swa prints.
-        bn_data: what `update_bn` takes: recomputes moving statistics after training, so that the last
+        bn_data: what `update_bn` takes: recomputes moving statistics after training, so that the
+        last
             epoch trains. With `validate_with_average` also before each validation.
         start_step: average by batch, from this batch on (counted from 0 over all epochs).
         every_n_steps: average by batch: batches from one snapshot to the next; from the first batch
             of `start_epoch` on unless `start_step` is given.
-        decay: > 0 and < 1 makes it an exponential average: `decay * average + (1 - decay) * weights`
+        decay: > 0 and < 1 makes it an exponential average: `decay * average + (1 - decay) *
+        weights`
             at each snapshot after the first.
-        validate_with_average: the validation of `fit` sees the averages, in the epoch's end, and the
+        validate_with_average: the validation of `fit` sees the averages, in the epoch's end, and
+        the
             model gets its own weights back exactly.
         backup_path: an `.npz` file that is rewritten after each epoch, beside BackupAndRestore's:
             the next `fit` goes on from it, and deletes it at its end.
@@ -218,8 +226,8 @@ class AveragingCallback:
         if steps is None and self._epoch >= start:
             raise ValueError(
                 "the 'cyclic' schedule must know the number of batches in an epoch before "
-                f"averaging starts. Received: data of unknown length in epoch {self._epoch + 1}, the "
-                "first of this fit; give steps_per_epoch"
+                f"averaging starts. Received: data of unknown length in epoch {self._epoch + 1}, "
+                "the first of this fit; give steps_per_epoch"
             )
         rate = _rates.cyclic(
             self._epoch, batch, steps or 1, start, self._arguments.period, self._rates
@@ -262,48 +270,6 @@ class AveragingCallback:
         """Leaves the model with the averages and exact statistics."""
         self._finish(interrupted=False)
 
-    # State -----------------------------------------------------------------------------------
-
-    def get_state(self) -> _state.State:
-        """Returns copies of the averages, their count and what else a resumed `fit` needs.
-
-        Example:
-            >>> other.set_state(swa.get_state())  # doctest: +SKIP
-        """
-        return _state.State(
-            averages=self._averages.copies(),
-            count=self._averages.count,
-            epochs=self._epochs_done,
-            steps=self._steps_done,
-            start_step=self._start_step,
-            rates=None if self._rates is None else list(self._rates),
-        )
-
-    def set_state(self, state: Any) -> None:
-        """Makes the next `fit` go on from `state`.
-
-        Args:
-            state: from `get_state`. The model's and the optimizer's own weights are the caller's.
-
-        Raises:
-            TypeError: it is not a dict.
-            ValueError: it does not have what `get_state` gives.
-        """
-        self._resume = _state.check(state)
-
-    def save_state(self, path: str | os.PathLike[str]) -> None:
-        """Writes `get_state()` to an `.npz` file, whole or not at all."""
-        _state.save(path, self.get_state())
-
-    def load_state(self, path: str | os.PathLike[str]) -> None:
-        """Makes the next `fit` go on from a file that `save_state` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is not a state.
-        """
-        self._resume = _state.load(path)
-
     # Steps -----------------------------------------------------------------------------------
 
     def _initial_rates(self, resume: _state.State | None) -> _rates.Rates | None:
@@ -311,15 +277,16 @@ class AveragingCallback:
         optimizer, asked = self.model.optimizer, self._arguments
         if asked.schedule != "manual" and self._backend.rate_is_driven(optimizer):
             raise ValueError(
-                f"lr_schedule={asked.schedule!r} sets the optimizer's learning rate, which must be a "
-                "number. Received: an optimizer whose learning rate is a schedule object or a "
+                f"lr_schedule={asked.schedule!r} sets the optimizer's learning rate, which must be "
+                "a number. Received: an optimizer whose learning rate is a schedule object or a "
                 'function; give the optimizer a number, or use lr_schedule="manual" and keep it'
             )
         if resume is None and self.backup_path is not None:
             resume = next(iter(_state.backups(self.backup_path)), None)
         if resume is not None and resume["rates"] is not None:
             initial, lower, upper = resume["rates"]
-            assert initial is not None and lower is not None
+            assert initial is not None
+            assert lower is not None
             return _rates.Rates(initial, lower, upper)
         initial = self._backend.rate(optimizer)
         return _rates.resolve(asked.schedule, asked.swa_lr, asked.swa_lr2, initial)
@@ -330,7 +297,12 @@ class AveragingCallback:
         if callbacks is None:
             return
         self._guard = guard = Guard(lambda: self._finish(interrupted=True), callbacks)
-        for name in ("on_train_batch_begin", "on_train_batch_end", "on_epoch_begin", "on_epoch_end"):
+        for name in (
+            "on_train_batch_begin",
+            "on_train_batch_end",
+            "on_epoch_begin",
+            "on_epoch_end",
+        ):
             guard.watch(callbacks, name)
         iterators = backend.fit_iterators(fit_locals(model))
         for iterator in iterators:
@@ -419,37 +391,10 @@ class AveragingCallback:
         if self._arguments.first_snapshot > last:
             warnings.warn(
                 f"no cycle ends before training does: the first would end with epoch "
-                f"{self._arguments.first_snapshot + 1}, the last training epoch is {last + 1}, so no "
-                "weights will be averaged",
+                f"{self._arguments.first_snapshot + 1}, the last training epoch is {last + 1}, so "
+                "no weights will be averaged",
                 UserWarning,
                 stacklevel=2,
-            )
-
-    # Backup ----------------------------------------------------------------------------------
-
-    def _go_on_from(self, state: _state.State) -> None:
-        self._averages.restore(state["averages"], state["count"])
-        self._epochs_done, self._steps_done = state["epochs"], state["steps"]
-        self._start_step = state["start_step"]
-        if state["rates"] is not None:
-            initial, lower, upper = state["rates"]
-            assert initial is not None and lower is not None
-            self._rates = _rates.Rates(initial, lower, upper)
-
-    def _load_backup(self, epoch: int) -> None:
-        """Goes on from the backup made before `epoch`; the first epoch starts anew."""
-        if self.backup_path is None or epoch == 0:
-            return
-        states = _state.backups(self.backup_path)
-        for state in states:
-            if state["epochs"] == epoch:
-                self._go_on_from(state)
-                return
-        if states:
-            raise ValueError(
-                f"backup_path must hold the state of epoch {epoch}, after which this fit resumes. "
-                f"Received: states of epochs {[state['epochs'] for state in states]} in "
-                f"{str(self.backup_path)!r}"
             )
 
     @contextlib.contextmanager

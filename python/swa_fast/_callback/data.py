@@ -53,10 +53,9 @@ def _batches(data: Any, steps: int | None) -> Iterator[Any]:
         if data.num_batches is None and steps is None:
             raise ValueError("data is an endless PyDataset: steps must be given")
         count = steps if data.num_batches is None else data.num_batches
-        return (data[index] for index in range(count))
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):  # Sequence of Keras 2
-        if not hasattr(data, "__iter__") or hasattr(data, "on_epoch_end"):
-            return (data[index] for index in range(len(data)))
+        return (data[index] for index in range(int(count or 0)))
+    if hasattr(data, "__getitem__") and hasattr(data, "on_epoch_end"):  # Sequence of Keras 2
+        return (data[index] for index in range(len(data)))
     if not hasattr(data, "__iter__"):
         raise TypeError(
             f"data must be arrays or an iterable of batches. Received: {type(data).__name__}"

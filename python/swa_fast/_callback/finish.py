@@ -10,7 +10,7 @@ from .update_bn import update_bn
 
 
 def finish(callback: Any, names: dict[str, Any], interrupted: bool) -> None:
-    """Leaves the model with the averages and exact moving statistics, and everything else as it was.
+    """Leaves the model with the averages and exact moving statistics, all else as it was.
 
     Args:
         callback: the callback whose `fit` ends.
@@ -73,7 +73,7 @@ def _finish(callback: Any, names: dict[str, Any]) -> None:
         backend.assign([variable for variable, _ in means], [mean for _, mean in means])
     elif callback.bn_data is not None:
         update_bn(backend, model, callback.bn_data, callback.batch_size or 32, None, False)
-    elif averages.count and any(l.trainable for l in backend.batch_norm_layers(model)):
+    elif averages.count and any(layer.trainable for layer in backend.batch_norm_layers(model)):
         _measure_training_data(callback, names)
 
 

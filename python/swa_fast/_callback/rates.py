@@ -1,6 +1,7 @@
 """The learning rates of the 'constant' and 'cyclic' schedules, as pure functions.
 
-Epochs and batches count from 0 here; `start` is the first epoch of averaging. The formulas are those
+Epochs and batches count from 0 here; `start` is the first epoch of averaging. The formulas are
+those
 of keras-swa 0.1.7, the cycle that of section 3.1 of Izmailov et al. 2018 (arXiv 1803.05407).
 """
 
@@ -65,8 +66,10 @@ def resolve(
 
 
 def constant(epoch: int, start: int, initial: float, lower: float) -> float:
-    """Returns the rate of `epoch`: `initial` for half of the epochs before `start`, then down to
-    `lower` in a line that ends at 90 % of them, then `lower`.
+    """Returns the rate of `epoch` under 'constant'.
+
+    It is `initial` for half of the epochs before `start`, goes down to `lower` in a line that ends
+    at 90 % of them, and stays there.
 
     Args:
         epoch: >= 0.

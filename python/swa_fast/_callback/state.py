@@ -73,7 +73,10 @@ def save(path: str | os.PathLike[str], state: State) -> None:
         state: what to write.
     """
     target = Path(path)
-    header = {"format": _FORMAT, **{key: value for key, value in state.items() if key != "averages"}}
+    header = {
+        "format": _FORMAT,
+        **{key: value for key, value in state.items() if key != "averages"},
+    }
     arrays = {f"average_{index}": array for index, array in enumerate(state["averages"])}
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")

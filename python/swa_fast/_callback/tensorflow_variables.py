@@ -23,17 +23,19 @@ def tensors(variables: Sequence[Any]) -> list[Any]:
     read = tf.raw_ops.ReadVariableOp
     return [
         read(resource=variable.handle, dtype=variable.dtype)
-        if isinstance(variable, tf.Variable) and not isinstance(variable, tf.distribute.DistributedValues)
+        if isinstance(variable, tf.Variable)
+        and not isinstance(variable, tf.distribute.DistributedValues)
         else tf.convert_to_tensor(variable)
         for variable in variables
     ]
 
 
 def measured(variable: Any) -> npt.NDArray[Any]:
-    """Returns the mean over replicas, each of which measures its own part of a batch, in float64."""
+    """Returns the float64 mean over replicas, each of which measures its part of a batch."""
     replicas = getattr(variable, "values", None)
     if isinstance(variable, tf.distribute.DistributedValues) and replicas:
-        return np.mean([replica.numpy() for replica in replicas], axis=0, dtype=np.float64)
+        parts = np.stack([replica.numpy() for replica in replicas])
+        return np.asarray(parts.mean(axis=0, dtype=np.float64))
     return np.asarray(variable.numpy(), np.float64)
 
 

@@ -56,7 +56,7 @@ def update_bn(
 
 
 def _unfreeze(layers: list[Any]) -> list[tuple[Any, list[tuple[Any, bool]]]]:
-    """Makes frozen layers measure; returns each with its variables' own flags where they have any."""
+    """Makes frozen layers measure; returns each with its variables' own flags."""
     frozen = []
     for layer in layers:
         if not layer.trainable:

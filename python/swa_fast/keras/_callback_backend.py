@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class KerasBackend:
 
     callback_list: type = keras.callbacks.CallbackList
     optimizer_type: tuple[type, ...] = (keras.optimizers.Optimizer,)
-    update_methods: dict[str, Callable[..., Any]] = {
+    update_methods: ClassVar[dict[str, Callable[..., Any]]] = {
         "apply": lambda optimizer, *args, **kwargs: None,
         "apply_gradients": lambda optimizer, *args, **kwargs: optimizer.iterations,
         "stateless_apply": lambda optimizer, state, gradients, weights: (weights, state),
@@ -34,9 +34,7 @@ class KerasBackend:
     def batch_norm_layers(self, model: Any) -> list[Any]:
         """Returns every BatchNormalization inside `model`."""
         return [
-            layer
-            for layer in _layers(model)
-            if isinstance(layer, keras.layers.BatchNormalization)
+            layer for layer in _layers(model) if isinstance(layer, keras.layers.BatchNormalization)
         ]
 
     def weights(self, model: Any) -> list[Any]:
@@ -266,9 +264,9 @@ class JaxBackend(KerasBackend):
         return super().single_step_function(model)
 
     def _run_execution(self, model: Any, iterator: Any) -> None:
-        """Gives the variables' values to the function, which may consume them, and takes them back."""
-        names = ("trainable", "non_trainable", "optimizer", "metrics")
-        names = tuple(f"{name}_variables" for name in names)
+        """Gives the function the variables' values, which it consumes, and takes its own."""
+        kinds = ("trainable", "non_trainable", "optimizer", "metrics")
+        names = [f"{kind}_variables" for kind in kinds]
         state = model._get_jax_state(**dict.fromkeys(names, True))
         _, state = model.train_function(state, iterator)
         model._jax_state = dict(zip(names, state, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class LegacyKerasBackend:
         tf_keras.optimizers.Optimizer,
         tf_keras.optimizers.legacy.Optimizer,
     )
-    update_methods: dict[str, Callable[..., Any]] = {
+    update_methods: ClassVar[dict[str, Callable[..., Any]]] = {
         "apply_gradients": lambda optimizer, *args, **kwargs: optimizer.iterations,
     }
 
@@ -177,8 +177,10 @@ def _tensors(inputs: Any) -> Any:
     """Keras 2 takes float64 arrays as they are; `fit` would have cast them."""
     floatx = tf_keras.backend.floatx()
     return tf.nest.map_structure(
-        lambda value: tf.cast(value, floatx)
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f"
-        else tf.convert_to_tensor(value),
+        lambda value: (
+            tf.cast(value, floatx)
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+            else tf.convert_to_tensor(value)
+        ),
         inputs,
     )

@@ -18,9 +18,7 @@ NAMES = ["kernel", "bias"]
 
 def _snapshots(count: int) -> list[list[np.ndarray[Any, Any]]]:
     rng = np.random.default_rng(0)
-    return [
-        [rng.normal(size=(3, 2)).astype(np.float32), rng.normal(size=5)] for _ in range(count)
-    ]
+    return [[rng.normal(size=(3, 2)).astype(np.float32), rng.normal(size=5)] for _ in range(count)]
 
 
 def test_mean_in_the_weights_own_width() -> None:
@@ -87,7 +85,8 @@ def test_state_file_round_trip(tmp_path: Path) -> None:
     s.save(path, state)
     loaded = s.load(path)
     for left, right in zip(state["averages"], loaded["averages"], strict=True):
-        assert left.tobytes() == right.tobytes() and left.dtype == right.dtype
+        assert left.tobytes() == right.tobytes()
+        assert left.dtype == right.dtype
     assert {k: v for k, v in state.items() if k != "averages"} == {
         k: v for k, v in loaded.items() if k != "averages"
     }
@@ -99,7 +98,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     s.save(path, _state())
     before = path.read_bytes()
     broken = _state()
-    broken["rates"] = [object()]  # type: ignore[list-item]
+    broken["rates"] = [object()]
     with pytest.raises(TypeError):
         s.save(path, broken)
     assert path.read_bytes() == before
@@ -121,9 +120,11 @@ def test_array_batches() -> None:
     batches = [batch.tolist() for batch in input_batches((x, None), batch_size=2)]
     assert batches == [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9]]]
     named = list(input_batches({"a": x, "b": x * 2}, batch_size=4, steps=1))
-    assert len(named) == 1 and named[0]["b"].tolist() == (x[:4] * 2).tolist()
+    assert len(named) == 1
+    assert named[0]["b"].tolist() == (x[:4] * 2).tolist()
     several = list(input_batches([x, x], batch_size=5))
-    assert len(several) == 1 and isinstance(several[0], list)
+    assert len(several) == 1
+    assert isinstance(several[0], list)
 
 
 def test_batches_of_iterables() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from swa_fast._callback import rates as r
 
-GOLDEN = json.loads(
-    (Path(__file__).parents[2] / "data" / "keras_swa_schedules.json").read_text()
-)["runs"]
+GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "keras_swa_schedules.json").read_text())[
+    "runs"
+]
 
 
 def _float32_init(run: dict[str, Any]) -> float:

@@ -28,7 +28,7 @@ def check(*targets: str) -> Callable[[Callable[[Any], None]], Callable[[Any], No
 
 def load() -> None:
     """Imports every module of checks."""
-    from . import (  # noqa: F401
+    from . import (
         batch_norm,
         beyond,
         early_end,

@@ -15,7 +15,7 @@ from .environment import (
 )
 
 
-def _mean_of_trainable(env, model, recorder, epochs):  # type: ignore[no-untyped-def]
+def _mean_of_trainable(env, model, recorder, epochs):
     """Running mean of the recorded weights, of the trainable ones."""
     snapshots = [recorder.weights[epoch] for epoch in epochs]
     index = {id(variable): i for i, variable in enumerate(model.weights)}
@@ -34,7 +34,7 @@ def averaged_weights_stay_and_statistics_are_exact(env: Environment) -> None:
         model, recorder = env.bn_model(optimizer), env.recorder()
         rates: list[float] = []
 
-        def on_train_batch_end(this, batch, logs=None, rates=rates):  # type: ignore[no-untyped-def]
+        def on_train_batch_end(this, batch, logs=None, rates=rates):
             rates.append(env.rate(this.model))
 
         swa = env.SWA(2, schedule, swa_freq=2 if schedule == "cyclic" else 1)
@@ -45,7 +45,8 @@ def averaged_weights_stay_and_statistics_are_exact(env: Environment) -> None:
         expected = _mean_of_trainable(env, model, recorder, epochs)
         assert_same_bits(env.trainable(model), expected)
         env.assert_exact_statistics(model)
-        assert rates[-3:] == [0, 0, 0] and min(rates[:-3]) > 0
+        assert rates[-3:] == [0, 0, 0]
+        assert min(rates[:-3]) > 0
         assert recorder.rates[-1] == 0
         if schedule != "manual":
             zeros = 3 if schedule == "cyclic" else 1
@@ -74,20 +75,20 @@ def shared_frozen_inference_and_deep_layers(env: Environment) -> None:
     keras, layers = env.keras, env.keras.layers
     keras.utils.set_random_seed(5)
 
-    class Block(layers.Layer):  # type: ignore[name-defined, misc]
+    class Block(layers.Layer):
         """Holds a BN layer that is nobody's entry in `layers`."""
 
         def __init__(self) -> None:
             super().__init__()
             self.bn = layers.BatchNormalization(momentum=0.7)
 
-        def call(self, values, training=None):  # type: ignore[no-untyped-def]
+        def call(self, values, training=None):
             return self.bn(values, training=training)
 
     class Inference(Block):
         """Runs its layer in inference mode, as a pretrained part of a model does."""
 
-        def call(self, values, training=None):  # type: ignore[no-untyped-def]
+        def call(self, values, training=None):
             return self.bn(values, training=False)
 
     block, shared = Block(), layers.BatchNormalization(momentum=0.8)
@@ -131,18 +132,18 @@ def shared_frozen_inference_and_deep_layers(env: Environment) -> None:
 def non_float_state_is_left_alone(env: Environment) -> None:
     keras, layers = env.keras, env.keras.layers
 
-    class Counter(layers.Layer):  # type: ignore[name-defined, misc]
-        def build(self, shape):  # type: ignore[no-untyped-def]
+    class Counter(layers.Layer):
+        def build(self, shape):
             self.calls = self.add_weight(
                 name="calls", shape=(), dtype="int32", initializer="zeros", trainable=False
             )
 
-        def call(self, values, training=None):  # type: ignore[no-untyped-def]
+        def call(self, values, training=None):
             if training:
                 self.calls.assign(self.calls + 1)
             return values
 
-    def model():  # type: ignore[no-untyped-def]
+    def model():
         keras.utils.set_random_seed(6)
         counter = Counter()
         made = env.sequential(layers.Dense(3), counter, layers.Dropout(0.5), layers.Dense(1))
@@ -161,7 +162,7 @@ def non_float_state_is_left_alone(env: Environment) -> None:
         ]
         assert seeds[0]
         assert_same_bits(seeds[1], seeds[0])
-    kernel = [i for i, v in enumerate(averaged.weights) if v.shape == (4, 3)][0]
+    kernel = next(i for i, v in enumerate(averaged.weights) if v.shape == (4, 3))
     mean = np.mean([w[kernel].astype(np.float64) for w in recorder.weights[1:]], 0)
     assert_close([weights(averaged)[kernel]], [mean])
 
@@ -180,7 +181,7 @@ def a_custom_train_step_with_its_own_optimizer(env: Environment) -> None:
     keras, layers = env.keras, env.keras.layers
     seen: list[str] = []
 
-    class Custom(keras.Model):  # type: ignore[name-defined, misc]
+    class Custom(keras.Model):
         """A subclassed model that is not built when `fit` begins."""
 
         def __init__(self) -> None:
@@ -191,10 +192,10 @@ def a_custom_train_step_with_its_own_optimizer(env: Environment) -> None:
                 layers.Dense(1),
             )
 
-        def call(self, values, training=None):  # type: ignore[no-untyped-def]
+        def call(self, values, training=None):
             return self.last(self.bn(self.first(values), training=training))
 
-        def train_step(self, *arguments):  # type: ignore[no-untyped-def]
+        def train_step(self, *arguments):
             seen.append("traced")
             return super().train_step(*arguments)
 
@@ -240,9 +241,7 @@ def images_and_renormalization(env: Environment) -> None:
         rtol=1e-5,
     )
     np.testing.assert_allclose(array(renorm.moving_mean), 2 * mean, rtol=1e-5)
-    np.testing.assert_allclose(
-        array(renorm.moving_variance), 4 * np.mean(variance, 0), rtol=1e-4
-    )
+    np.testing.assert_allclose(array(renorm.moving_variance), 4 * np.mean(variance, 0), rtol=1e-4)
 
 
 @check(*TENSORFLOW)
@@ -252,16 +251,16 @@ def two_optimizers(env: Environment) -> None:
 
     keras, layers = env.keras, env.keras.layers
 
-    class Two(keras.Model):  # type: ignore[name-defined, misc]
+    class Two(keras.Model):
         def __init__(self) -> None:
             super().__init__()
             self.bn, self.dense = layers.BatchNormalization(), layers.Dense(1)
             self.second = keras.optimizers.SGD(0.1)
 
-        def call(self, values, training=None):  # type: ignore[no-untyped-def]
+        def call(self, values, training=None):
             return self.dense(self.bn(values, training=training))
 
-        def train_step(self, data):  # type: ignore[no-untyped-def]
+        def train_step(self, data):
             x, y = data
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean((self(x, training=True) - y) ** 2)

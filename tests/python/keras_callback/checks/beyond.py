@@ -20,8 +20,8 @@ from .environment import (
 )
 
 
-def _batch_recorder(env):  # type: ignore[no-untyped-def]
-    def on_train_batch_end(this, batch, logs=None):  # type: ignore[no-untyped-def]
+def _batch_recorder(env):
+    def on_train_batch_end(this, batch, logs=None):
         this.weights.append(weights(this.model))
 
     callback = env.callback(on_train_batch_end=on_train_batch_end)
@@ -36,9 +36,7 @@ def bn_data_needs_no_epoch(env: Environment) -> None:
     index = {id(v): i for i, v in enumerate(model.weights)}
     means = running_mean(recorder.weights[1:4])  # the last epoch trained, too
     assert np.any(recorder.weights[3][0] != recorder.weights[2][0])
-    assert_same_bits(
-        env.trainable(model), [means[index[id(v)]] for v in model.trainable_variables]
-    )
+    assert_same_bits(env.trainable(model), [means[index[id(v)]] for v in model.trainable_variables])
     env.assert_exact_statistics(model)
 
 
@@ -47,11 +45,11 @@ def bn_data_of_every_kind(env: Environment) -> None:
     pairs = list(zip(env.batches(), [env.y[i : i + 8] for i in range(0, 22, 8)], strict=True))
     base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
 
-    class Data(base):  # type: ignore[misc, valid-type]
+    class Data(base):
         def __len__(self) -> int:
             return len(pairs)
 
-        def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        def __getitem__(self, index):
             return pairs[index]
 
     kinds = [(env.x, env.y), iter(pairs), Data()]
@@ -132,9 +130,11 @@ def validation_of_the_averages(env: Environment) -> None:
     kept: list[object] = []
     probe = env.callback(
         on_test_begin=lambda this, logs=None: seen.append(weights(this.model)),
-        on_test_end=lambda this, logs=None: kept.append((this.model.trainable_variables[0].numpy()))
-        if env.target in TENSORFLOW
-        else None,
+        on_test_end=lambda this, logs=None: (
+            kept.append(this.model.trainable_variables[0].numpy())
+            if env.target in TENSORFLOW
+            else None
+        ),
     )
     swa = env.SWA(3, validate_with_average=True)
     history = env.fit(model, recorder, swa, probe, epochs=4, validation_data=(env.x, env.y)).history
@@ -151,7 +151,7 @@ def validation_of_the_averages(env: Environment) -> None:
     np.testing.assert_allclose(losses[3], model.evaluate(env.x, env.y, verbose=0), rtol=1e-5)
     assert abs(losses[3] - plain_losses[3]) > 1e-7
     if kept:  # what a user read during validation was not written to afterwards
-        assert_same_bits([kept[2], kept[3]], [seen[2][0], seen[3][0]])  # type: ignore[list-item]
+        assert_same_bits([kept[2], kept[3]], [seen[2][0], seen[3][0]])
 
 
 @check()
@@ -160,7 +160,7 @@ def a_checkpoint_while_swapped_is_impossible(env: Environment) -> None:
         path = str(Path(directory) / "model.weights.h5")
         errors: list[str] = []
 
-        def save(this, logs=None):  # type: ignore[no-untyped-def]
+        def save(this, logs=None):
             try:
                 this.model.save_weights(path)
             except RuntimeError as error:
@@ -172,7 +172,8 @@ def a_checkpoint_while_swapped_is_impossible(env: Environment) -> None:
         best = env.recorder()
         swa = env.SWA(2, validate_with_average=True)
         env.fit(model, swa, probe, checkpoint, best, epochs=4, validation_data=(env.x, env.y))
-        assert len(errors) == 3 and all("validate_with_average" in error for error in errors)
+        assert len(errors) == 3
+        assert all("validate_with_average" in error for error in errors)
         other = env.dense_model()
         other.load_weights(path)
         assert_same_bits(weights(other), best.weights[-1])
@@ -184,7 +185,7 @@ def validation_that_fails_gives_the_weights_back(env: Environment) -> None:
     model = env.dense_model()
     before: list[list[np.ndarray]] = []
 
-    def fail(this, logs=None):  # type: ignore[no-untyped-def]
+    def fail(this, logs=None):
         if len(before) == 3:
             raise SystemExit  # passes our guard, which only handles errors and KeyboardInterrupt
 
@@ -205,7 +206,7 @@ def validation_with_statistics_from_bn_data(env: Environment) -> None:
     model = env.bn_model()
     checked: list[int] = []
 
-    def on_test_begin(this, logs=None):  # type: ignore[no-untyped-def]
+    def on_test_begin(this, logs=None):
         if swa.get_state()["count"]:
             env.assert_exact_statistics(this.model)
             checked.append(1)
@@ -257,7 +258,7 @@ def tensors_a_user_kept_stay(env: Environment) -> None:
     model = env.dense_model()
     kept: list[tuple[object, np.ndarray]] = []
 
-    def keep(this, epoch, logs=None):  # type: ignore[no-untyped-def]
+    def keep(this, epoch, logs=None):
         variable = this.model.trainable_variables[0]
         value = variable.value if hasattr(variable, "path") else variable
         tensor = tf.convert_to_tensor(value)
@@ -270,7 +271,7 @@ def tensors_a_user_kept_stay(env: Environment) -> None:
     held = twin.numpy().copy()
     env.fit(model, swa, epochs=4)
     for tensor, value in kept:
-        assert tensor.numpy().tobytes() == value.tobytes()  # type: ignore[attr-defined]
+        assert tensor.numpy().tobytes() == value.tobytes()
     assert twin.numpy().tobytes() == held.tobytes()
 
 

@@ -10,16 +10,17 @@ from . import check
 from .environment import Environment, array, assert_same_bits, raises, running_mean, weights
 
 
-def _assert_averaged(env, model, snapshots):  # type: ignore[no-untyped-def]
+def _assert_averaged(env, model, snapshots):
     index = {id(variable): i for i, variable in enumerate(model.weights)}
     means = running_mean(snapshots)
     expected = [means[index[id(variable)]] for variable in model.trainable_variables]
     assert_same_bits(env.trainable(model), expected)
 
 
-def _assert_clean(env, model):  # type: ignore[no-untyped-def]
+def _assert_clean(env, model):
     """Nothing of ours is left on the model, its layers or its optimizer."""
-    assert "evaluate" not in vars(model) and "train_step" not in vars(model)
+    assert "evaluate" not in vars(model)
+    assert "train_step" not in vars(model)
     assert "swa_fast" not in getattr(model.train_function, "__module__", "")
     for name in ("apply", "apply_gradients", "stateless_apply"):
         assert "lambda" not in repr(vars(model.optimizer).get(name))
@@ -34,8 +35,8 @@ def early_stopping_before_and_after_us(env: Environment) -> None:
         model, recorder = env.bn_model(), env.recorder()
         stopping = env.keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)
         stop_late = env.callback(
-            on_epoch_end=lambda this, epoch, logs=None: (
-                setattr(this.model, "stop_training", epoch >= 3)
+            on_epoch_end=lambda this, epoch, logs=None: setattr(
+                this.model, "stop_training", epoch >= 3
             )
         )
         stopping.start_from_epoch = 99  # the next callback decides when
@@ -64,9 +65,7 @@ def real_early_stopping(env: Environment) -> None:
 def stopped_without_batch_norm(env: Environment) -> None:
     model, recorder = env.dense_model(), env.recorder()
     stop = env.callback(
-        on_epoch_end=lambda this, epoch, logs=None: setattr(
-            this.model, "stop_training", epoch == 2
-        )
+        on_epoch_end=lambda this, epoch, logs=None: setattr(this.model, "stop_training", epoch == 2)
     )
     env.fit(model, recorder, env.SWA(2), stop, epochs=9)
     assert_same_bits(weights(model), running_mean(recorder.weights[1:3]))
@@ -77,14 +76,14 @@ def interrupted_anywhere(env: Environment) -> None:
     """An exception from any place inside `fit` leaves the averages, and goes on to the caller."""
     last = [0]
 
-    def interrupt(at_epoch):  # type: ignore[no-untyped-def]
-        def hook(this, number, logs=None):  # type: ignore[no-untyped-def]
+    def interrupt(at_epoch):
+        def hook(this, number, logs=None):
             if last[0] == at_epoch:
                 raise KeyboardInterrupt("now")
 
         return hook
 
-    def note(this, epoch, logs=None):  # type: ignore[no-untyped-def]
+    def note(this, epoch, logs=None):
         last[0] = epoch
 
     hooks = ["on_train_batch_end", "on_epoch_end", "on_test_begin", "on_train_batch_begin"]
@@ -111,13 +110,13 @@ def interrupted_by_the_data(env: Environment) -> None:
     model, recorder = env.bn_model(), env.recorder()
     base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
 
-    class Data(base):  # type: ignore[misc, valid-type]
+    class Data(base):
         broken = False
 
         def __len__(self) -> int:
             return 3
 
-        def __getitem__(self, index: int):  # type: ignore[no-untyped-def]
+        def __getitem__(self, index: int):
             if self.broken:
                 raise RuntimeError("the disk is gone")
             return env.x[index * 8 : index * 8 + 8], env.y[index * 8 : index * 8 + 8]
@@ -133,10 +132,11 @@ def interrupted_by_the_data(env: Environment) -> None:
             model.fit(data, epochs=9, verbose=0, callbacks=[recorder, env.SWA(2), noting])
         except Exception as error:
             failed = str(error)
-    assert failed is not None and "the disk is gone" in failed
+    assert failed is not None
+    assert "the disk is gone" in failed
     if env.target != "torch":  # there the data is read outside of everything we can watch
         expected = running_mean(recorder.weights[1:3])
-        index = [i for i, v in enumerate(model.weights) if tuple(v.shape) == (4, 5)][0]
+        index = next(i for i, v in enumerate(model.weights) if tuple(v.shape) == (4, 5))
         assert_same_bits([weights(model)[index]], [expected[index]])
         assert any("averages" in str(w.message) for w in caught)
 
@@ -145,7 +145,7 @@ def interrupted_by_the_data(env: Environment) -> None:
 def interrupted_in_the_statistics_epoch(env: Environment) -> None:
     epochs: list[int] = []
 
-    def hook(this, batch, logs=None):  # type: ignore[no-untyped-def]
+    def hook(this, batch, logs=None):
         if len(epochs) == 4 and batch == 1:
             raise KeyboardInterrupt
 
@@ -167,7 +167,7 @@ def interrupted_before_averaging(env: Environment) -> None:
     model = env.bn_model()
     seen: list[list[np.ndarray]] = []
 
-    def hook(this, batch, logs=None):  # type: ignore[no-untyped-def]
+    def hook(this, batch, logs=None):
         seen.append(weights(this.model))
         if len(seen) == 2:
             raise KeyboardInterrupt
@@ -182,7 +182,7 @@ def an_aborted_fit_leaves_no_watch_behind(env: Environment) -> None:
     """A later fit without the callback, that fails, must not find old averages in the model."""
     model = env.bn_model()
 
-    def fail(this, batch, logs=None):  # type: ignore[no-untyped-def]
+    def fail(this, batch, logs=None):
         raise RuntimeError("no")
 
     failing = env.callback(on_epoch_begin=fail)
@@ -201,9 +201,7 @@ def an_aborted_fit_leaves_no_watch_behind(env: Environment) -> None:
 def stopped_before_the_first_cycle_ends(env: Environment) -> None:
     model, recorder = env.dense_model(), env.recorder()
     stop = env.callback(
-        on_epoch_end=lambda this, epoch, logs=None: setattr(
-            this.model, "stop_training", epoch == 2
-        )
+        on_epoch_end=lambda this, epoch, logs=None: setattr(this.model, "stop_training", epoch == 2)
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

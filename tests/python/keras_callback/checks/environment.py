@@ -54,7 +54,10 @@ class Environment:
         layers = self.keras.layers
         inner = self.sequential(layers.BatchNormalization(), layers.Dense(3), size=5)
         model = self.sequential(
-            layers.Dense(5), layers.BatchNormalization(), *([inner] if nested else []), layers.Dense(1)
+            layers.Dense(5),
+            layers.BatchNormalization(),
+            *([inner] if nested else []),
+            layers.Dense(1),
         )
         model.compile(optimizer or self.keras.optimizers.SGD(0.1), "mse", **compile_arguments)
         return model
@@ -142,7 +145,8 @@ def weights(model: Any) -> list[Array]:
 def assert_same_bits(got: list[Array], want: list[Array]) -> None:
     assert len(got) == len(want)
     for index, (left, right) in enumerate(zip(got, want, strict=True)):
-        assert left.dtype == right.dtype and left.shape == right.shape
+        assert left.dtype == right.dtype
+        assert left.shape == right.shape
         assert left.tobytes() == right.tobytes(), f"array {index}: {left} is not {right}"
 
 

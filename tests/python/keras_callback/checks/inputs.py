@@ -47,7 +47,7 @@ def a_schedule_object_under_manual(env: Environment) -> None:
     first, second, third = recorder.rates[:3]  # Keras 2 shows the rate of the step before
     np.testing.assert_allclose([second / first, third / second], 0.5, rtol=1e-5)
     env.assert_exact_statistics(model)
-    same = [i for i, v in enumerate(model.weights) if tuple(v.shape) == (4, 5)][0]
+    same = next(i for i, v in enumerate(model.weights) if tuple(v.shape) == (4, 5))
     mean = np.mean([w[same].astype(np.float64) for w in recorder.weights[1:3]], 0)
     np.testing.assert_allclose(weights(model)[same], mean, rtol=1e-6, atol=1e-7)
 
@@ -58,7 +58,7 @@ def a_model_that_changes_its_weights(env: Environment) -> None:
     model = env.dense_model()
     changed: list[list[np.ndarray]] = []
 
-    def change(this, epoch, logs=None):  # type: ignore[no-untyped-def]
+    def change(this, epoch, logs=None):
         if epoch == 2:
             if grow:
                 this.model.layers[0].add_weight(name="more", shape=(2,))
@@ -85,10 +85,10 @@ def cyclic_with_data_of_unknown_length(env: Environment) -> None:
 
     rates: list[float] = []
 
-    def on_train_batch_end(this, batch, logs=None):  # type: ignore[no-untyped-def]
+    def on_train_batch_end(this, batch, logs=None):
         rates.append(env.rate(this.model))
 
-    def generator():  # type: ignore[no-untyped-def]
+    def generator():
         for i in range(0, 22, 8):
             yield env.x[i : i + 8], env.y[i : i + 8]
 

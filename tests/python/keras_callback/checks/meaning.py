@@ -25,7 +25,7 @@ def golden_rates_and_snapshots(env: Environment) -> None:
     for run in json.loads(GOLDEN.read_text())["runs"]:
         rates: list[float] = []
 
-        def on_train_batch_end(this, batch, logs=None, rates=rates):  # type: ignore[no-untyped-def]
+        def on_train_batch_end(this, batch, logs=None, rates=rates):
             rates.append(env.rate(this.model))
 
         model = env.dense_model(env.keras.optimizers.SGD(run["init_lr"]))
@@ -79,7 +79,7 @@ def manual_with_a_frequency(env: Environment) -> None:
 
 @check()
 def automatic_rates(env: Environment) -> None:
-    def fitted(**arguments):  # type: ignore[no-untyped-def]
+    def fitted(**arguments):
         swa = env.SWA(2, "cyclic", swa_freq=2, **arguments)
         env.fit(env.dense_model(env.keras.optimizers.SGD(0.5)), swa, epochs=3)
         return swa.swa_lr, swa.swa_lr2

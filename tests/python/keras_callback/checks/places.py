@@ -8,14 +8,12 @@ from . import TENSORFLOW, check
 from .environment import Environment, array, assert_same_bits, running_mean, weights
 
 
-def _assert_whole_run(env: Environment, model) -> None:  # type: ignore[no-untyped-def]
+def _assert_whole_run(env: Environment, model) -> None:
     recorder = env.recorder()
     env.fit(model, recorder, env.SWA(2, "constant"), epochs=4)
     index = {id(v): i for i, v in enumerate(model.weights)}
     means = running_mean(recorder.weights[1:3])
-    assert_same_bits(
-        env.trainable(model), [means[index[id(v)]] for v in model.trainable_variables]
-    )
+    assert_same_bits(env.trainable(model), [means[index[id(v)]] for v in model.trainable_variables])
     env.assert_exact_statistics(model)
 
 
@@ -101,7 +99,7 @@ def half_precision_weights_are_averaged_in_float32(env: Environment) -> None:
         model.compile(env.keras.optimizers.SGD(0.01), "mse")
         kept: list[np.ndarray] = []
 
-        def keep(this, epoch, logs=None, dense=dense, kept=kept):  # type: ignore[no-untyped-def]
+        def keep(this, epoch, logs=None, dense=dense, kept=kept):
             kept.append(np.asarray(env.keras.ops.convert_to_numpy(dense.kernel)).astype(np.float32))
 
         swa = env.SWA(2)
@@ -109,7 +107,7 @@ def half_precision_weights_are_averaged_in_float32(env: Environment) -> None:
         state = swa.get_state()
         assert all(average.dtype == np.float32 for average in state["averages"])
         mean = running_mean([[value] for value in kept[1:]])[0]
-        index = [i for i, v in enumerate(model.weights) if v is dense.kernel][0]
+        index = next(i for i, v in enumerate(model.weights) if v is dense.kernel)
         assert_same_bits([state["averages"][index]], [mean])
         got = np.asarray(env.keras.ops.convert_to_numpy(dense.kernel))
         assert str(got.dtype) == dtype
@@ -168,7 +166,7 @@ def tf_data_and_generators(env: Environment) -> None:
 
     data = tf.data.Dataset.from_tensor_slices((env.x, env.y)).batch(8)
 
-    def endless():  # type: ignore[no-untyped-def]
+    def endless():
         while True:
             for i in range(0, 22, 8):
                 yield env.x[i : i + 8], env.y[i : i + 8]
@@ -181,7 +179,7 @@ def tf_data_and_generators(env: Environment) -> None:
         for stop_at in (3, 1) if source is not data else (1,):
             model, recorder = env.bn_model(), env.recorder()
 
-            def stop(this, epoch, logs=None, stop_at=stop_at):  # type: ignore[no-untyped-def]
+            def stop(this, epoch, logs=None, stop_at=stop_at):
                 this.model.stop_training = epoch == stop_at
 
             stopping = env.callback(on_epoch_end=stop)

@@ -9,12 +9,12 @@ from . import check
 from .environment import Environment, array, assert_same_bits, raises, weights
 
 
-def _swa(env, schedule="cyclic", **arguments):  # type: ignore[no-untyped-def]
+def _swa(env, schedule="cyclic", **arguments):
     period = {"swa_freq": 2} if schedule == "cyclic" else {}
     return env.SWA(2, schedule, swa_lr=0.01, **period, **arguments)
 
 
-def _optimizer(env):  # type: ignore[no-untyped-def]
+def _optimizer(env):
     return env.keras.optimizers.SGD(0.1, momentum=0.9)
 
 
@@ -28,10 +28,10 @@ def from_state_in_memory_and_in_a_file(env: Environment) -> None:
         model = env.bn_model(_optimizer(env))
         states, optimizer_state = [], []
 
-        def on_epoch_end(this, epoch, logs=None):  # type: ignore[no-untyped-def]
+        def on_epoch_end(this, epoch, logs=None):
             if epoch == 4:
-                states.append(first.get_state())  # noqa: B023
-                first.save_state(path)  # noqa: B023
+                states.append(first.get_state())
+                first.save_state(path)
                 states.append(weights(this.model))
                 optimizer_state.append([array(v) for v in _variables(this.model.optimizer)])
                 raise KeyboardInterrupt
@@ -53,7 +53,7 @@ def from_state_in_memory_and_in_a_file(env: Environment) -> None:
         assert_same_bits(weights(model), weights(whole))
 
 
-def _variables(optimizer):  # type: ignore[no-untyped-def]
+def _variables(optimizer):
     variables = optimizer.variables
     return variables() if callable(variables) else variables
 
@@ -66,13 +66,13 @@ def with_backup_and_restore(env: Environment) -> None:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "swa.npz"
 
-            def interrupt(this, epoch, logs=None):  # type: ignore[no-untyped-def]
-                if epoch == interrupted_at:  # noqa: B023
+            def interrupt(this, epoch, logs=None):
+                if epoch == interrupted_at:
                     raise RuntimeError("power cut")
 
-            def callbacks():  # type: ignore[no-untyped-def]
-                backup = env.keras.callbacks.BackupAndRestore(str(Path(directory) / "keras"))  # noqa: B023
-                return _swa(env, "constant", backup_path=path), backup  # noqa: B023
+            def callbacks():
+                backup = env.keras.callbacks.BackupAndRestore(str(Path(directory) / "keras"))
+                return _swa(env, "constant", backup_path=path), backup
 
             model = env.bn_model(_optimizer(env))
             with raises(RuntimeError, "power cut"):
@@ -83,7 +83,8 @@ def with_backup_and_restore(env: Environment) -> None:
             env.fit(model, backup, swa, epochs=8)  # in the other order
             assert_same_bits(weights(model), weights(whole))
             assert swa.get_state()["count"] == 6
-            assert not path.exists() and not Path(f"{path}.previous").exists()
+            assert not path.exists()
+            assert not Path(f"{path}.previous").exists()
 
 
 @check("tensorflow")
@@ -92,9 +93,9 @@ def a_run_killed_between_the_two_backups(env: Environment) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "swa.npz"
         model = env.dense_model()
-        kept: list[list] = []  # type: ignore[type-arg]
+        kept: list[list] = []
 
-        def on_epoch_end(this, epoch, logs=None):  # type: ignore[no-untyped-def]
+        def on_epoch_end(this, epoch, logs=None):
             kept.append(weights(this.model))
             if epoch == 4:
                 raise RuntimeError("killed")

@@ -8,7 +8,7 @@ from . import TENSORFLOW, check
 from .environment import Environment, array, assert_same_bits, raises, weights
 
 
-def _perturbed(env):  # type: ignore[no-untyped-def]
+def _perturbed(env):
     model = env.bn_model()
     env.fit(model, epochs=2)
     for layer in env.bn_layers(model):
@@ -26,7 +26,8 @@ def exact_whatever_the_statistics_held(env: Environment) -> None:
     env.assert_exact_statistics(model)
     assert_same_bits(env.trainable(model), before)
     assert [layer.momentum for layer in env.bn_layers(model)] == [0.99, 0.99]
-    assert env.rate(model) == rate and int(array(model.optimizer.iterations)) == iterations
+    assert env.rate(model) == rate
+    assert int(array(model.optimizer.iterations)) == iterations
     env.update_bn(model, (env.x, env.y), batch_size=22)
     env.assert_exact_statistics(model, [env.x])
     env.update_bn(model, env.x, batch_size=8, steps=2)
@@ -41,14 +42,14 @@ def every_kind_of_data(env: Environment) -> None:
     pairs = [(env.x[i : i + 8], env.y[i : i + 8]) for i in range(0, 22, 8)]
     base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
 
-    class Data(base):  # type: ignore[misc, valid-type]
+    class Data(base):
         def __len__(self) -> int:
             return 3
 
-        def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        def __getitem__(self, index):
             return pairs[index]
 
-    def endless():  # type: ignore[no-untyped-def]
+    def endless():
         while True:
             yield from pairs
 
@@ -94,7 +95,8 @@ def frozen_layers_flags_and_seeds(env: Environment) -> None:
     env.update_bn(model, env.x, batch_size=8)
     mean = np.mean([batch.mean(0, np.float64) for batch in env.batches()], 0)
     np.testing.assert_allclose(array(frozen.moving_mean), mean, rtol=1e-5)
-    assert not frozen.trainable and free.trainable
+    assert not frozen.trainable
+    assert free.trainable
     assert len(model.trainable_variables) == 2
     assert_same_bits([array(v) for v in others], before)
 
@@ -104,7 +106,7 @@ def errors_change_nothing(env: Environment) -> None:
     model = _perturbed(env)
     before = weights(model)
 
-    def broken():  # type: ignore[no-untyped-def]
+    def broken():
         yield env.x[:8]
         raise RuntimeError("the disk is gone")
 
@@ -146,13 +148,13 @@ def a_layer_that_is_not_reached_keeps_its_statistics(env: Environment) -> None:
     layers = env.keras.layers
     lonely, used = layers.BatchNormalization(), layers.BatchNormalization()
 
-    class Partial(env.keras.Model):  # type: ignore[name-defined, misc]
+    class Partial(env.keras.Model):
         def __init__(self) -> None:
             super().__init__()
             self.lonely, self.used = lonely, used
             lonely.build((None, 4))
 
-        def call(self, values, training=None):  # type: ignore[no-untyped-def]
+        def call(self, values, training=None):
             return self.used(values, training=training)
 
     model = Partial()
