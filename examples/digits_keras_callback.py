@@ -55,7 +55,7 @@ def main(seeds: int = 5, epochs: int = 20) -> list[tuple[float, float]]:
         swa = SWA(start_epoch=start, lr_schedule="constant", swa_lr=0.05, bn_data=x)
 
         last: list[float] = []
-        # Runs before the callback's own on_train_end: the weights are still those of the last batch.
+        # Comes before the callback's own on_train_end: the weights are those of the last batch.
         probe = keras.callbacks.LambdaCallback(
             on_train_end=lambda logs, model=model, last=last: last.append(
                 model.evaluate(x_test, y_test, verbose=0)[1]

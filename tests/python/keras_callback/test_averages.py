@@ -48,7 +48,7 @@ def test_changed_weights_are_refused_and_nothing_is_written() -> None:
     wrong = [second[0], np.zeros(6)]
     with pytest.raises(ValueError, match=r"'bias' had shape \(5,\) .* has \(6,\) now"):
         averages.take(wrong, NAMES, ["float32", "float64"])
-    with pytest.raises(ValueError, match="had 2 floating-point weights .* has 1 now"):
+    with pytest.raises(ValueError, match=r"had 2 floating-point weights .* has 1 now"):
         averages.take(second[:1], NAMES[:1], ["float32"])
     assert averages.count == 1
     for left, right in zip(before, averages.copies(), strict=True):

@@ -5,11 +5,22 @@ A check is a function of one argument, the `Environment`, that raises if its pro
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 ALL = ("tensorflow", "torch", "jax", "tf_keras")
 TENSORFLOW = ("tensorflow", "tf_keras")
+_MODULES = (
+    "batch_norm",
+    "beyond",
+    "early_end",
+    "inputs",
+    "meaning",
+    "places",
+    "resume",
+    "update_bn",
+)
 CHECKS: dict[str, tuple[tuple[str, ...], Callable[[Any], None]]] = {}
 
 
@@ -28,13 +39,5 @@ def check(*targets: str) -> Callable[[Callable[[Any], None]], Callable[[Any], No
 
 def load() -> None:
     """Imports every module of checks."""
-    from . import (
-        batch_norm,
-        beyond,
-        early_end,
-        inputs,
-        meaning,
-        places,
-        resume,
-        update_bn,
-    )
+    for name in _MODULES:
+        importlib.import_module(f"{__name__}.{name}")

@@ -1,4 +1,4 @@
-"""The batch-normalization epoch: averaged weights untouched, statistics exact, all else restored."""
+"""The batch-normalization epoch: averaged weights untouched, statistics exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs every check of one target and writes, for each, its traceback or null: `TARGET OUT [NAME ...]`."""
+"""`TARGET OUT [NAME ...]`: runs the checks of a target, writes each one's traceback or null."""
 
 from __future__ import annotations
 
