@@ -38,7 +38,7 @@ def network() -> keras.Model:
         ]
     )
     model.compile(
-        keras.optimizers.SGD(0.2, momentum=0.9),
+        keras.optimizers.SGD(0.05, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -52,7 +52,7 @@ def main(seeds: int = 5, epochs: int = 20) -> list[tuple[float, float]]:
     for seed in range(seeds):
         keras.utils.set_random_seed(seed)
         model = network()
-        swa = SWA(start_epoch=start, lr_schedule="constant", swa_lr=0.05, bn_data=x)
+        swa = SWA(start_epoch=start, lr_schedule="constant", swa_lr=0.02, bn_data=x)
 
         last: list[float] = []
         # Comes before the callback's own on_train_end: the weights are those of the last batch.

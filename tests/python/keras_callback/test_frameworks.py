@@ -14,7 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-import checks
+import checks  # noqa: E402
 
 checks.load()
 

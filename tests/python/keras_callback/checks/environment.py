@@ -170,7 +170,7 @@ def raises(kind: type[BaseException], text: str) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        assert text in str(error), f"{text!r} is not in {str(error)!r}"
+        assert text in str(error), f"{text!r} is not in {str(error)!r}"  # noqa: PT017
     else:
         raise AssertionError(f"{kind.__name__} was not raised")
 

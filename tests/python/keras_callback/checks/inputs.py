@@ -69,7 +69,7 @@ def a_model_that_changes_its_weights(env: Environment) -> None:
             changed.append(weights(this.model))
 
     del layers
-    for grow in (True, False):
+    for grow in (True, False):  # noqa: B007 - change() reads it
         model = env.dense_model()
         # Keras locks what a built layer tracks; a user who changes it has unlocked it.
         for layer in model.layers:

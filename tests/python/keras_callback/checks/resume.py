@@ -1,3 +1,4 @@
+# ruff: noqa: B023 - each hook runs only in the turn of the loop that made it
 """A run that was interrupted and resumed equals one that was not, bit for bit."""
 
 from __future__ import annotations
