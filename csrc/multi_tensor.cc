@@ -122,8 +122,12 @@ void check_pair(Op op, const Pair& pair) {
 
 // Kernels on floating types read and write whole numbers, which C++ wants aligned; byte-wise
 // copies and swaps do not care.
-void check_alignment(const Work& work, const Pair& pair) {
-  const auto misaligned = [](const Buffer& buffer, int64_t step) {
+void check_alignment(Op rules, const Work& work, const Pair& pair) {
+  const auto misaligned = [&](const Buffer& buffer, int64_t step) {
+    // A lerp that comes down to a copy of bytes keeps its rules.
+    if (rules == Op::kLerp) {
+      step = buffer.dtype.itemsize() / floating_view(buffer.dtype).per_element;
+    }
     return (reinterpret_cast<uintptr_t>(buffer.data) & (step - 1)) != 0;  // a power of two
   };
   const bool dst = misaligned(pair.dst(), work.dst_step);
@@ -167,7 +171,7 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight)
     }
     const int64_t numel = pair.dst().numel;
     if (numel == 0) continue;
-    check_alignment(work, pair);
+    check_alignment(op, work, pair);
     ranges.push_back(memory_of(pair));
     // A tensor copied onto or swapped with itself stays as it is.
     const bool itself = pair.dst().data == pair.src().data && pair.dst().dtype == pair.src().dtype;
