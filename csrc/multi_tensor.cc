@@ -54,6 +54,10 @@ struct Work {
   int per_element;   // of what the kernel counts, in one element of the tensor
   int64_t dst_step;  // bytes
   int64_t src_step;
+  // What the addresses must be multiples of: kernels on floating types read and write whole
+  // numbers, which C++ wants aligned; byte-wise copies and swaps do not care.
+  int64_t dst_alignment;
+  int64_t src_alignment;
 };
 
 [[noreturn]] void refuse_average(const std::string& name, DType dtype) {
@@ -74,7 +78,14 @@ Work find_work(Op rules, Op effect, const Pair& pair) {
   const cpu::KernelTable& kernels = cpu::active_kernels();
   if (dst == src && effect != Op::kLerp) {
     const int bytes = static_cast<int>(dst.itemsize());
-    return {effect == Op::kSwap ? kernels.swap_bytes : kernels.copy_bytes, bytes, 1, 1};
+    // A lerp that comes down to a copy of bytes keeps its rules.
+    const int64_t alignment = rules == Op::kLerp ? bytes / dst_view.per_element : 1;
+    return {effect == Op::kSwap ? kernels.swap_bytes : kernels.copy_bytes,
+            bytes,
+            1,
+            1,
+            alignment,
+            alignment};
   }
   if (dst != src) {
     const std::string differ = pair.differ("dtype", dtype_name(dst), dtype_name(src));
@@ -87,9 +98,14 @@ Work find_work(Op rules, Op effect, const Pair& pair) {
     }
   }
   const auto& table = effect == Op::kLerp ? kernels.lerp : kernels.cast;
+  const int64_t dst_step = dst.itemsize() / dst_view.per_element;
+  const int64_t src_step = src.itemsize() / src_view.per_element;
   return {table[static_cast<int>(dst_view.storage)][static_cast<int>(src_view.storage)],
-          dst_view.per_element, dst.itemsize() / dst_view.per_element,
-          src.itemsize() / src_view.per_element};
+          dst_view.per_element,
+          dst_step,
+          src_step,
+          dst_step,
+          src_step};
 }
 
 [[noreturn]] void refuse_read_only(const std::string& name) {
@@ -120,18 +136,12 @@ void check_pair(Op op, const Pair& pair) {
   if (pair.dst().numel > 0 && !same_dense_layout(pair.dst(), pair.src())) refuse_layout(pair);
 }
 
-// Kernels on floating types read and write whole numbers, which C++ wants aligned; byte-wise
-// copies and swaps do not care.
-void check_alignment(Op rules, const Work& work, const Pair& pair) {
-  const auto misaligned = [&](const Buffer& buffer, int64_t step) {
-    // A lerp that comes down to a copy of bytes keeps its rules.
-    if (rules == Op::kLerp) {
-      step = buffer.dtype.itemsize() / floating_view(buffer.dtype).per_element;
-    }
-    return (reinterpret_cast<uintptr_t>(buffer.data) & (step - 1)) != 0;  // a power of two
+void check_alignment(const Work& work, const Pair& pair) {
+  const auto misaligned = [](const Buffer& buffer, int64_t alignment) {  // a power of two
+    return (reinterpret_cast<uintptr_t>(buffer.data) & (alignment - 1)) != 0;
   };
-  const bool dst = misaligned(pair.dst(), work.dst_step);
-  if (!dst && !misaligned(pair.src(), work.src_step)) return;
+  const bool dst = misaligned(pair.dst(), work.dst_alignment);
+  if (!dst && !misaligned(pair.src(), work.src_alignment)) return;
   throw_buffer_error((dst ? pair.dst_name() : pair.src_name()) +
                      " is not aligned to its element size; make a copy first");
 }
@@ -171,7 +181,7 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight)
     }
     const int64_t numel = pair.dst().numel;
     if (numel == 0) continue;
-    check_alignment(op, work, pair);
+    check_alignment(work, pair);
     ranges.push_back(memory_of(pair));
     // A tensor copied onto or swapped with itself stays as it is.
     const bool itself = pair.dst().data == pair.src().data && pair.dst().dtype == pair.src().dtype;
