@@ -136,8 +136,10 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight)
                       ": the lists must be equally long");
   }
   // A lerp at either end of its weight is no arithmetic at all; its rules stay those of a lerp.
-  const Op effect = op == Op::kLerp && weight.f64 == 1.0 ? Op::kCopy : op;
-  const bool writes_nothing = op == Op::kLerp && weight.f64 == 0.0;
+  // Bits are compared: to a thread that reads subnormals as zero, every subnormal equals 0.0.
+  const uint64_t bits = bit_cast<uint64_t>(weight.f64);
+  const Op effect = op == Op::kLerp && bits == bit_cast<uint64_t>(1.0) ? Op::kCopy : op;
+  const bool writes_nothing = op == Op::kLerp && bits << 1 == 0;  // 0 or -0
 
   std::vector<PairRange> ranges;
   ranges.reserve(count);
