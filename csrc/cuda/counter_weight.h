@@ -10,10 +10,10 @@
 namespace swa_fast::cuda {
 
 // 1 / (count + 1), correctly rounded to Compute: the bits of mean_weight() in weight.h. NaN for a
-// count below 0 or from 2^53 - 1 on, which the host would have refused: averages of NaN are seen.
+// count below 0 or above 2^53 - 1, which the host would have refused: averages of NaN are seen.
 template <class Compute>
 SWA_FAST_HOST_DEVICE Compute counter_weight(int64_t count) {
-  if (count < 0 || count >= (int64_t{1} << 53) - 1) {
+  if (count < 0 || count > (int64_t{1} << 53) - 1) {
     return bit_cast<float>(0x7fc00000u);
   }
   const double n = static_cast<double>(count + 1);

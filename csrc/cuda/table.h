@@ -77,6 +77,19 @@ SWA_FAST_HOST_DEVICE int64_t count_chunks(int64_t count, int lead, int64_t chunk
   return (count + lead + chunk - 1) / chunk;
 }
 
+// Positions of one chunk, the `index`-th of its pair.
+struct ChunkRange {
+  int64_t begin;
+  int64_t end;
+};
+
+SWA_FAST_HOST_DEVICE ChunkRange chunk_range(int64_t count, int lead, int64_t chunk,
+                                            uint32_t index) {
+  const int64_t begin = int64_t{index} * chunk;
+  const int64_t past = begin + chunk;
+  return {begin, past < count + lead ? past : count + lead};
+}
+
 // The pair that a chunk belongs to: the last whose first chunk is not behind it.
 template <class Table>
 SWA_FAST_HOST_DEVICE int pair_of_chunk(const Table& table, uint32_t chunk) {

@@ -101,7 +101,11 @@ struct Words<1> {
 template <class T, int kWidth>
 struct Vector {
   using Packed = Words<static_cast<int>(sizeof(T)) * kWidth>;
+#if defined(__CUDA_ARCH__)
   T lane[kWidth];
+#else
+  T lane[kWidth] = {};  // host compilers do not see that only what was loaded is used
+#endif
 
   SWA_FAST_HOST_DEVICE void load(const T* from) {
 #if defined(__CUDA_ARCH__)
@@ -186,14 +190,13 @@ SWA_FAST_HOST_DEVICE void run_thread(const Table& table, uint32_t block, int thr
   auto* const src = static_cast<Src*>(table.src[pair]);
   const int64_t count = table.count[pair];
   const Walk walk = walk_of(dst, src, sizeof(Dst), sizeof(Src));
-  const int64_t begin = int64_t{block - table.first_chunk[pair]} * table.chunk;
-  const int64_t past = begin + table.chunk;
-  const int64_t end = past < count + walk.lead ? past : count + walk.lead;
+  const ChunkRange range =
+      chunk_range(count, walk.lead, table.chunk, block - table.first_chunk[pair]);
   const Op op(table);
   if (walk.width == kWidth) {
-    run_chunk<kWidth>(op, dst, src, count, walk.lead, begin, end, thread);
+    run_chunk<kWidth>(op, dst, src, count, walk.lead, range.begin, range.end, thread);
   } else {
-    run_chunk<1>(op, dst, src, count, walk.lead, begin, end, thread);
+    run_chunk<1>(op, dst, src, count, walk.lead, range.begin, range.end, thread);
   }
 }
 
