@@ -166,7 +166,6 @@ def _info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"build": build, "frameworks": found}, indent=1))
         return 0
-    cuda = build["cuda"]
     present = [f"{name} {version}" for name, version in found.items() if version is not None]
     absent = [name for name, version in found.items() if version is None]
     lines = {
@@ -175,7 +174,7 @@ def _info(options: argparse.Namespace) -> int:
         "commit": build["commit"] or "unknown",
         "instructions": f"{build['isa']} (this machine can run: {', '.join(build['isas'])})",
         "OpenMP": f"{'yes' if build['openmp'] else 'no'}, {build['num_threads']} threads",
-        "CUDA": "built" if cuda["built"] else f"not built: {cuda['reason']}",
+        **_cuda_lines(build["cuda"]),
         "storage types": ", ".join(build["storage_dtypes"]),
         "frameworks": ", ".join(present),
         "not installed": ", ".join(absent) or "-",
@@ -184,6 +183,29 @@ def _info(options: argparse.Namespace) -> int:
     for name, value in lines.items():
         print(f"  {name:<14} {value}")
     return 0
+
+
+def _cuda_lines(cuda: dict[str, Any]) -> dict[str, str]:
+    """What was built, and what was found or why nothing was."""
+    if not cuda["built"]:
+        return {"CUDA": f"off: {cuda['reason']}"}
+    names = [_architecture(name) for name in cuda["architectures"]]
+    lines = {"CUDA": f"built with {cuda['toolkit']} for {', '.join(names)}"}
+    if not cuda["available"]:
+        return {**lines, "GPU": f"off: {cuda['reason']}"}
+    lines["driver"] = f"CUDA {cuda['driver']}, {cuda['max_pairs_per_launch']} pairs per launch"
+    for index, device in enumerate(cuda["devices"]):
+        lines[f"GPU {index}"] = (
+            f"{device['name']}, compute capability {device['capability']}, "
+            f"{device['memory'] / 2**30:.0f} GiB"
+        )
+    return lines
+
+
+def _architecture(name: str) -> str:
+    # "90" is machine code for 9.0 alone, "90-virtual" code that newer GPUs can run too.
+    number = name.removesuffix("-virtual")
+    return number if number == name else f"{number} and newer"
 
 
 def _build_info() -> dict[str, Any]:
