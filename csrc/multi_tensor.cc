@@ -209,6 +209,18 @@ void check_pair(Op op, const Pair& pair) {
   if (pair.dst().numel > 0 && !same_dense_layout(pair.dst(), pair.src())) refuse_layout(pair);
 }
 
+// Kernels on floating types read and write whole numbers, which C++ wants aligned; byte-wise
+// copies and swaps do not care.
+void check_alignment(const Work& work, const Pair& pair) {
+  const auto misaligned = [](const Buffer& buffer, int64_t step) {
+    return (reinterpret_cast<uintptr_t>(buffer.data) & (step - 1)) != 0;  // a power of two
+  };
+  const bool dst = misaligned(pair.dst(), work.dst_step);
+  if (!dst && !misaligned(pair.src(), work.src_step)) return;
+  throw_buffer_error((dst ? pair.dst_name() : pair.src_name()) +
+                     " is not aligned to its element size; make a copy first");
+}
+
 PairRange memory_of(const Pair& pair) {
   const auto dst = reinterpret_cast<uintptr_t>(pair.dst().data);
   const auto src = reinterpret_cast<uintptr_t>(pair.src().data);
@@ -253,6 +265,7 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight, const Counter*
     }
     const int64_t numel = pair.dst().numel;
     if (numel == 0) continue;
+    check_alignment(work, pair);
     ranges.push_back(memory_of(pair));
     if (counter != nullptr) check_counter_of(*counter, pair, ranges.back());
     // A tensor copied onto or swapped with itself stays as it is.

@@ -37,8 +37,8 @@ struct Layout {
     const auto ndim = static_cast<int32_t>(shape.size());
     int64_t numel = 1;
     for (const int64_t extent : shape) numel *= extent;
-    return {data, shape.data(), has_strides ? strides.data() : nullptr, numel, ndim, dtype, false,
-            kCpuDevice};
+    return {data,  shape.data(), has_strides ? strides.data() : nullptr, numel, ndim, dtype,
+            false, kCpuDevice};
   }
 };
 
@@ -51,13 +51,14 @@ struct Tensor {
   swa_fast::Device device = kCpuDevice;
 
   Tensor(swa_fast::DType type, Layout arrangement)
-      : dtype(type), layout(std::move(arrangement)),
+      : dtype(type),
+        layout(std::move(arrangement)),
         memory(static_cast<size_t>(layout.buffer().numel * type.itemsize())) {}
 
   template <class T>
   Tensor(swa_fast::DType type, const std::vector<T>& elements)
-      : Tensor(type, Layout({static_cast<int64_t>(elements.size() * sizeof(T)) /
-                             type.itemsize()})) {
+      : Tensor(type,
+               Layout({static_cast<int64_t>(elements.size() * sizeof(T)) / type.itemsize()})) {
     if (!memory.empty()) std::memcpy(memory.data(), elements.data(), memory.size());
   }
 

@@ -41,10 +41,17 @@ T special(Random& random) {
   const uint64_t infinity = format.infinity();
   const uint64_t quiet = uint64_t{1} << (format.fraction_bits - 1);
   const uint64_t fraction_mask = (uint64_t{1} << format.fraction_bits) - 1;
-  const uint64_t patterns[] = {
-      0, 1, fraction_mask, fraction_mask + 1, infinity - 1, infinity, infinity | quiet,
-      infinity | quiet | (random() & fraction_mask), infinity | 1,
-      infinity | (quiet >> 1), random() & fraction_mask};
+  const uint64_t patterns[] = {0,
+                               1,
+                               fraction_mask,
+                               fraction_mask + 1,
+                               infinity - 1,
+                               infinity,
+                               infinity | quiet,
+                               infinity | quiet | (random() & fraction_mask),
+                               infinity | 1,
+                               infinity | (quiet >> 1),
+                               random() & fraction_mask};
   const uint64_t pattern = patterns[random() % std::size(patterns)];
   return reference::from_bits<T>(pattern | ((random() & 1) != 0 ? format.sign() : 0));
 }

@@ -110,8 +110,8 @@ TEST(v1_reads_quota_and_period) {
   const char* const groups = "5:memory:/x\n4:cpu,cpuacct:/a/b\n3:cpuset:/y";
   CHECK_EQ(FakeRoot().groups(groups).v1("/a/b", "250000", "100000").limit(), 3);
   CHECK_EQ(FakeRoot().groups(groups).v1("/a/b", "-1", "100000").limit(), 0);
-  CHECK_EQ(FakeRoot().groups(groups).v1("/a", "200000", "100000").v1("/a/b", "-1", "100000").limit(),
-           2);
+  CHECK_EQ(
+      FakeRoot().groups(groups).v1("/a", "200000", "100000").v1("/a/b", "-1", "100000").limit(), 2);
   CHECK_EQ(FakeRoot().groups(groups).v1("", "100000", "100000").limit(), 1);
   CHECK_EQ(FakeRoot().groups(groups).limit(), 0);
   CHECK_EQ(FakeRoot().groups("4:cpuacct,cpu:/").v1("", "100000", "50000").limit(), 2);

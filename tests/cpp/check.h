@@ -93,17 +93,17 @@ inline int run(int argc, char** argv) {
 
 }  // namespace check
 
-#define TEST(name)                                                      \
-  static void name();                                                   \
-  static const check::Registration name##_registration(#name, name);    \
+#define TEST(name)                                                   \
+  static void name();                                                \
+  static const check::Registration name##_registration(#name, name); \
   static void name()
 #define CHECK(condition) check::is_true((condition), #condition, __FILE__, __LINE__)
 // The context is put together only on failure.
-#define CHECK_WITH(condition, context) \
+#define CHECK_WITH(condition, context)           \
   ((condition) ? check::is_true(true, "", "", 0) \
                : check::is_true(false, #condition, __FILE__, __LINE__, (context)))
 #define CHECK_EQ(got, expected) \
   check::is_equal((got), (expected), #got " == " #expected, __FILE__, __LINE__)
-#define CHECK_THROWS(Exception, expression)                                              \
+#define CHECK_THROWS(Exception, expression)                                                  \
   check::thrown_by<Exception>([&] { static_cast<void>(expression); }, #expression, __FILE__, \
                               __LINE__)

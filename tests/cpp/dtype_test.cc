@@ -38,10 +38,14 @@ TEST(everything_else_is_not_floating) {
   const struct {
     DType dtype;
     const char* name;
-  } others[] = {{{kCodeInt, 8}, "int8"},       {{kCodeInt, 64}, "int64"},
-                {{kCodeUInt, 16}, "uint16"},   {{kCodeBool, 8}, "bool"},
-                {{kCodeFloat, 8}, "float8"},   {{kCodeFloat, 128}, "float128"},
-                {{kCodeBFloat, 32}, "bfloat32"}, {{kCodeComplex, 16}, "complex16"},
+  } others[] = {{{kCodeInt, 8}, "int8"},
+                {{kCodeInt, 64}, "int64"},
+                {{kCodeUInt, 16}, "uint16"},
+                {{kCodeBool, 8}, "bool"},
+                {{kCodeFloat, 8}, "float8"},
+                {{kCodeFloat, 128}, "float128"},
+                {{kCodeBFloat, 32}, "bfloat32"},
+                {{kCodeComplex, 16}, "complex16"},
                 {{10, 8}, "DLPack type code 10 with 8 bits"}};
   for (const auto& other : others) {
     CHECK(!floating_view(other.dtype).floating);

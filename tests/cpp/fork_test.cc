@@ -34,7 +34,8 @@ TEST(child_of_a_parent_that_used_its_threads) {
   CHECK_EQ(in_forked_child([] {
              return cpu::get_num_threads() == 1 && cpu::threads_for(int64_t{1} << 40) == 1 &&
                     large_call_is_right();
-           }), "ok");
+           }),
+           "ok");
   // The parent is as before.
 #if defined(_OPENMP)
   CHECK_EQ(cpu::get_num_threads(), 4);
@@ -48,7 +49,8 @@ TEST(asking_for_threads_in_the_child_gives_one) {
   CHECK_EQ(in_forked_child([] {
              cpu::set_num_threads(4);
              return cpu::get_num_threads() == 1 && large_call_is_right();
-           }), "ok");
+           }),
+           "ok");
 }
 
 TEST(grandchild) {
@@ -56,15 +58,19 @@ TEST(grandchild) {
   CHECK_EQ(in_forked_child([] {
              return large_call_is_right() &&
                     in_forked_child([] { return large_call_is_right(); }, 30) == "ok";
-           }), "ok");
+           }),
+           "ok");
 }
 
 // What the rule protects from, so that its test is known to be able to fail. A runtime that
 // survives a fork (LLVM's) makes this case moot, not wrong.
 TEST(the_harness_sees_a_hang) {
-  CHECK_EQ(in_forked_child([] {
-             for (;;) pause();
-             return true;
-           }, 1), "hung");
+  CHECK_EQ(in_forked_child(
+               [] {
+                 for (;;) pause();
+                 return true;
+               },
+               1),
+           "hung");
   CHECK_EQ(in_forked_child([] { return false; }), "failed");
 }

@@ -74,33 +74,35 @@ TEST(the_best_is_the_default) {
 
 TEST(the_environment_forces_each) {
   for (const std::string& isa : cpu::runnable_isas()) {
-    CHECK_EQ(with_isa(isa.c_str(), [&] {
-               return cpu::active_kernels().isa == isa;
-             }), "ok");
+    CHECK_EQ(with_isa(isa.c_str(), [&] { return cpu::active_kernels().isa == isa; }), "ok");
   }
 }
 
 TEST(the_choice_is_made_once) {
-  CHECK_EQ(with_isa("baseline", [] {
-             const cpu::KernelTable& first = cpu::active_kernels();
-             setenv("SWA_FAST_ISA", "nonsense", 1);
-             return &cpu::active_kernels() == &first;
-           }), "ok");
+  CHECK_EQ(with_isa("baseline",
+                    [] {
+                      const cpu::KernelTable& first = cpu::active_kernels();
+                      setenv("SWA_FAST_ISA", "nonsense", 1);
+                      return &cpu::active_kernels() == &first;
+                    }),
+           "ok");
 }
 
 TEST(an_impossible_name_is_refused_with_the_possible_ones) {
-  CHECK_EQ(with_isa("sse9", [] {
-             try {
-               cpu::active_kernels();
-             } catch (const swa_fast::Error& error) {
-               const std::string message = error.what();
-               bool named = message.find("SWA_FAST_ISA") != std::string::npos &&
-                            message.find("Received: sse9") != std::string::npos;
-               for (const std::string& isa : cpu::runnable_isas()) {
-                 named = named && message.find(isa) != std::string::npos;
-               }
-               return named && error.kind() == swa_fast::ErrorKind::kRuntime;
-             }
-             return false;
-           }), "ok");
+  CHECK_EQ(with_isa("sse9",
+                    [] {
+                      try {
+                        cpu::active_kernels();
+                      } catch (const swa_fast::Error& error) {
+                        const std::string message = error.what();
+                        bool named = message.find("SWA_FAST_ISA") != std::string::npos &&
+                                     message.find("Received: sse9") != std::string::npos;
+                        for (const std::string& isa : cpu::runnable_isas()) {
+                          named = named && message.find(isa) != std::string::npos;
+                        }
+                        return named && error.kind() == swa_fast::ErrorKind::kRuntime;
+                      }
+                      return false;
+                    }),
+           "ok");
 }

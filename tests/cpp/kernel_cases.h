@@ -1,4 +1,5 @@
-// What a kernel must make of random data, worked out once by the reference for all instruction sets.
+// What a kernel must make of random data, worked out once by the reference for all instruction
+// sets.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +38,7 @@ struct Expectation {
   std::vector<Dst> cast;
 
   Expectation(size_t size, cases::Random& random)
-      : dst(cases::random_values<Dst>(size, random)),
-        src(cases::random_values<Src>(size, random)) {
+      : dst(cases::random_values<Dst>(size, random)), src(cases::random_values<Src>(size, random)) {
     for (size_t i = 0; i + 3 < size; i += 4) {  // values near their average: cancellation
       src[i] = reference::convert<Src>(dst[i]);
     }

@@ -7,8 +7,8 @@ namespace {
 
 // Runs the kernel with both buffers against the fence on either side. An access beyond ends the
 // process with SIGSEGV, which ctest reports.
-void run_at_fences(swa_fast::cpu::RangeKernel kernel, size_t dst_step, size_t src_step,
-                   Fenced* dst, Fenced* src) {
+void run_at_fences(swa_fast::cpu::RangeKernel kernel, size_t dst_step, size_t src_step, Fenced* dst,
+                   Fenced* src) {
   static const std::vector<uint8_t> zeros(2048 * sizeof(double));
   for (const int64_t count : grid_of_counts(80)) {
     const size_t dst_bytes = static_cast<size_t>(count) * dst_step;

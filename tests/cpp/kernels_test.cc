@@ -9,36 +9,75 @@ namespace {
 constexpr int64_t kOffsets = 17;
 constexpr size_t kPool = 3000;  // random elements, of which each case takes a window
 
-// One kernel over the grid. `expected(run)` is the pool's expected result and `weight(run)` the
-// weight for the run-th case.
-template <class Dst, class Src, class Expected>
-void run_grid(const swa_fast::cpu::KernelTable& table, Storage<Dst> dst, Storage<Src> src,
-              swa_fast::cpu::RangeKernel kernel, const Expectation<Dst, Src>& pool,
-              const Expected& expected, bool any_nan) {
-  Guarded dst_memory(1025 * sizeof(Dst), kOffsets * sizeof(Dst));
-  Guarded src_memory(1025 * sizeof(Src), kOffsets * sizeof(Src));
+using Difference = int64_t (*)(const void* got, const void* expected, int64_t count);
+
+// One kernel with its data, types left behind: sixteen pairs of them share one loop.
+struct Grid {
+  const char* isa;
+  const char* dst_name;
+  const char* src_name;
+  swa_fast::cpu::RangeKernel kernel;
+  size_t dst_size, src_size;             // bytes of an element
+  const uint8_t *dst, *src;              // kPool elements
+  std::vector<const uint8_t*> expected;  // by weight
+  Difference first_difference;
+};
+
+void run_grid(const Grid& grid) {
+  Guarded dst_memory(1025 * grid.dst_size, kOffsets * grid.dst_size);
+  Guarded src_memory(1025 * grid.src_size, kOffsets * grid.src_size);
   size_t run = 0;
   for (const int64_t count : grid_of_counts(80)) {
     for (int64_t dst_offset = 0; dst_offset < kOffsets; ++dst_offset, ++run) {
       const int64_t src_offset = (5 * dst_offset + count) % kOffsets;
       const size_t at = run * 131 % (kPool - static_cast<size_t>(count));
-      const size_t src_bytes = static_cast<size_t>(count) * sizeof(Src);
-      void* const to = dst_memory.place(&pool.dst[at], count * sizeof(Dst), dst_offset * sizeof(Dst));
-      void* const from = src_memory.place(&pool.src[at], src_bytes, src_offset * sizeof(Src));
-      kernel(to, from, count, weights()[run % weights().size()]);
+      const size_t dst_bytes = static_cast<size_t>(count) * grid.dst_size;
+      const size_t src_bytes = static_cast<size_t>(count) * grid.src_size;
+      const uint8_t* const src = grid.src + at * grid.src_size;
+      void* const to =
+          dst_memory.place(grid.dst + at * grid.dst_size, dst_bytes, dst_offset * grid.dst_size);
+      void* const from = src_memory.place(src, src_bytes, src_offset * grid.src_size);
+      const size_t weight = run % weights().size();
+      grid.kernel(to, from, count, weights()[weight]);
 
-      const std::vector<Dst>& result = expected(run);
-      const int64_t wrong = first_difference(to, &result[at], count, any_nan);
+      const uint8_t* const expected = grid.expected[weight] + at * grid.dst_size;
+      const int64_t wrong = grid.first_difference(to, expected, count);
       const auto context = [&] {
-        return describe(table.isa, dst.name, src.name, count, dst_offset, src_offset);
+        return describe(grid.isa, grid.dst_name, grid.src_name, count, dst_offset, src_offset);
       };
       CHECK_WITH(wrong < 0, context() + ": element " + std::to_string(wrong));
       CHECK_WITH(dst_memory.sentinels_intact(), context());
       CHECK_WITH(src_memory.sentinels_intact(), context());
-      CHECK_WITH(src_bytes == 0 || std::memcmp(from, &pool.src[at], src_bytes) == 0,
+      CHECK_WITH(src_bytes == 0 || std::memcmp(from, src, src_bytes) == 0,
                  context() + ": the source changed");
     }
   }
+}
+
+template <class T, bool kAnyNan>
+int64_t difference(const void* got, const void* expected, int64_t count) {
+  return first_difference(got, static_cast<const T*>(expected), count, kAnyNan);
+}
+
+template <class T>
+const uint8_t* bytes_of(const std::vector<T>& elements) {
+  return reinterpret_cast<const uint8_t*>(elements.data());
+}
+
+// Lerp or cast of one pair of types on every instruction set.
+template <class Dst, class Src>
+void run_pair(Storage<Dst> dst, Storage<Src> src, bool is_lerp, cases::Random& random) {
+  const Expectation<Dst, Src> pool(kPool, random);
+  std::vector<const uint8_t*> expected;
+  for (const std::vector<Dst>& lerp : pool.lerp) {
+    expected.push_back(bytes_of(is_lerp ? lerp : pool.cast));
+  }
+  for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
+    run_grid({table.isa, dst.name, src.name,
+              (is_lerp ? table.lerp : table.cast)[dst.index][src.index], sizeof(Dst), sizeof(Src),
+              bytes_of(pool.dst), bytes_of(pool.src), expected,
+              is_lerp ? difference<Dst, true> : difference<Dst, false>});
+  });
 }
 
 // Averages and values in the same memory, of one type or of two types of one size.
@@ -73,31 +112,12 @@ void run_in_place(const swa_fast::cpu::KernelTable& table, Storage<Dst> dst, Sto
 
 TEST(lerp_has_the_bits_of_the_contract) {
   cases::Random random(1);
-  for_each_pair([&](auto dst, auto src) {
-    using Dst = typename decltype(dst)::Type;
-    using Src = typename decltype(src)::Type;
-    const Expectation<Dst, Src> pool(kPool, random);
-    for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
-      run_grid(table, dst, src, table.lerp[dst.index][src.index], pool,
-               [&](size_t run) -> const std::vector<Dst>& {
-                 return pool.lerp[run % weights().size()];
-               },
-               true);
-    });
-  });
+  for_each_pair([&](auto dst, auto src) { run_pair(dst, src, true, random); });
 }
 
 TEST(cast_has_the_bits_of_one_rounding) {
   cases::Random random(2);
-  for_each_pair([&](auto dst, auto src) {
-    using Dst = typename decltype(dst)::Type;
-    using Src = typename decltype(src)::Type;
-    const Expectation<Dst, Src> pool(kPool, random);
-    for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
-      run_grid(table, dst, src, table.cast[dst.index][src.index], pool,
-               [&](size_t) -> const std::vector<Dst>& { return pool.cast; }, false);
-    });
-  });
+  for_each_pair([&](auto dst, auto src) { run_pair(dst, src, false, random); });
 }
 
 TEST(dst_may_be_src) {
@@ -106,9 +126,8 @@ TEST(dst_may_be_src) {
     using Dst = typename decltype(dst)::Type;
     using Src = typename decltype(src)::Type;
     if constexpr (sizeof(Dst) == sizeof(Src)) {
-      for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
-        run_in_place(table, dst, src, random);
-      });
+      for_each_isa(
+          [&](const swa_fast::cpu::KernelTable& table) { run_in_place(table, dst, src, random); });
     }
   });
 }

@@ -16,7 +16,8 @@ template <class T>
 std::vector<T> boundaries_as() {
   std::vector<T> all;
   using reference::Traits;
-  for (const auto format : {Traits<swa_fast::Float16>::format, Traits<swa_fast::BFloat16>::format}) {
+  for (const auto format :
+       {Traits<swa_fast::Float16>::format, Traits<swa_fast::BFloat16>::format}) {
     for (const double value : cases::rounding_boundaries(format)) {
       all.push_back(reference::round_to<T>(value));
     }
@@ -32,8 +33,8 @@ void check_cast(Storage<Dst> dst, Storage<Src> src, std::vector<Src> values) {
   for (const Src value : values) expected.push_back(reference::convert<Dst>(value));
   for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
     std::vector<Dst> got(values.size());
-    table.cast[dst.index][src.index](got.data(), values.data(),
-                                     static_cast<int64_t>(values.size()), weights()[0]);
+    table.cast[dst.index][src.index](got.data(), values.data(), static_cast<int64_t>(values.size()),
+                                     weights()[0]);
     for (size_t i = 0; i < got.size(); ++i) {
       CHECK_WITH(reference::bits_of(got[i]) == reference::bits_of(expected[i]),
                  std::string(table.isa) + " " + dst.name + " <- " + src.name + " of bits " +

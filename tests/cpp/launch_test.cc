@@ -106,8 +106,7 @@ void check_launch(std::vector<Tensor> tensors, int threads) {
   int64_t total = 0;
   for (const Tensor& tensor : tensors) {
     launch.add(kNoteTakers[tensor.kernel], reinterpret_cast<void*>(tensor.dst),
-               reinterpret_cast<void*>(tensor.src), tensor.count, tensor.dst_step,
-               tensor.src_step);
+               reinterpret_cast<void*>(tensor.src), tensor.count, tensor.dst_step, tensor.src_step);
     total += tensor.bytes();
   }
   CHECK_EQ(launch.bytes(), total);

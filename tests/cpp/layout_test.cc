@@ -121,14 +121,14 @@ TEST(known_layouts) {
   CHECK(!same_dense_layout(channels_last.buffer(), nchw.buffer()));
   CHECK(!same_dense_layout(row_major.buffer(), fortran.buffer()));
   CHECK(same_dense_layout(row_major.buffer(), Layout({2, 3, 4}, {12, 4, 1}).buffer()));
-  CHECK(is_dense(Layout({}).buffer()));                                 // zero-dimensional
-  CHECK(is_dense(Layout({1, 1}, {7, -3}).buffer()));                    // one element
-  CHECK(!is_dense(Layout({3}, {0}).buffer()));                          // broadcast
-  CHECK(!is_dense(Layout({2, 3}, {0, 1}).buffer()));                    // broadcast
-  CHECK(!is_dense(Layout({3}, {-1}).buffer()));                         // reversed
-  CHECK(!is_dense(Layout({3}, {2}).buffer()));                          // every other
-  CHECK(!is_dense(Layout({2, 2}, {3, 1}).buffer()));                    // a corner
-  CHECK(!is_dense(Layout({2, 2}, {1, 1}).buffer()));                    // two elements in one place
+  CHECK(is_dense(Layout({}).buffer()));               // zero-dimensional
+  CHECK(is_dense(Layout({1, 1}, {7, -3}).buffer()));  // one element
+  CHECK(!is_dense(Layout({3}, {0}).buffer()));        // broadcast
+  CHECK(!is_dense(Layout({2, 3}, {0, 1}).buffer()));  // broadcast
+  CHECK(!is_dense(Layout({3}, {-1}).buffer()));       // reversed
+  CHECK(!is_dense(Layout({3}, {2}).buffer()));        // every other
+  CHECK(!is_dense(Layout({2, 2}, {3, 1}).buffer()));  // a corner
+  CHECK(!is_dense(Layout({2, 2}, {1, 1}).buffer()));  // two elements in one place
 }
 
 TEST(same_shape_compares_extents) {
@@ -155,9 +155,9 @@ TEST(empty_stays_empty_beside_extents_that_overflow) {
 }
 
 TEST(extents_that_overflow_are_refused) {
-  for (const Extents& shape :
-       {Extents{INT64_MAX}, Extents{INT64_MAX / 16 + 1}, Extents{int64_t{1} << 32, int64_t{1} << 32},
-        Extents{int64_t{1} << 62, 2, 2}, Extents{3, INT64_MAX / 2}}) {
+  for (const Extents& shape : {Extents{INT64_MAX}, Extents{INT64_MAX / 16 + 1},
+                               Extents{int64_t{1} << 32, int64_t{1} << 32},
+                               Extents{int64_t{1} << 62, 2, 2}, Extents{3, INT64_MAX / 2}}) {
     const std::string message = count_error(shape);
     CHECK_WITH(message.find("averages[3] has more elements than memory can hold: shape (") == 0,
                message);

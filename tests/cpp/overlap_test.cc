@@ -37,8 +37,8 @@ std::set<std::string> conflicts(const std::vector<PairRange>& ranges, bool src_i
       const bool same_range = a.begin == b.begin && a.end == b.end;
       const bool meet = a.begin < b.end && b.begin < a.end;
       const bool itself = a.pair == b.pair && a.is_src == b.is_src;
-      const bool allowed = itself || (a.pair == b.pair && same_range) ||
-                           (a.is_src && b.is_src && !src_is_written);
+      const bool allowed =
+          itself || (a.pair == b.pair && same_range) || (a.is_src && b.is_src && !src_is_written);
       if (meet && !allowed) found.insert(a.name() + " and " + b.name());
     }
   }
@@ -81,9 +81,9 @@ std::vector<PairRange> random_ranges(std::mt19937_64& random) {
   for (size_t i = 0; i < pairs; ++i) {
     const uintptr_t dst = 100 + random() % room, dst_size = 1 + random() % longest;
     uintptr_t src = 100 + random() % room, src_size = dst_size;
-    if (random() % 4 == 0) src = dst;                        // its own source
+    if (random() % 4 == 0) src = dst;                          // its own source
     if (random() % 3 == 0) src_size = 1 + random() % longest;  // a source of another type
-    index += random() % 3;                                   // empty pairs were left out
+    index += random() % 3;                                     // empty pairs were left out
     ranges.push_back({dst, dst + dst_size, src, src + src_size, index++});
   }
   return ranges;
@@ -155,9 +155,9 @@ TEST(own_source_is_allowed_as_a_whole_only) {
 }
 
 TEST(message_names_both_and_the_rule) {
-  const Error error = CHECK_THROWS(
-      Error, check_overlap({{100, 200, 300, 400, 2}, {150, 160, 500, 510, 5}}, "averages",
-                           "values", false));
+  const Error error =
+      CHECK_THROWS(Error, check_overlap({{100, 200, 300, 400, 2}, {150, 160, 500, 510, 5}},
+                                        "averages", "values", false));
   CHECK_EQ(std::string(error.what()),
            "averages[2] and averages[5] overlap in memory: every tensor that is written must be "
            "disjoint from the others of the call");

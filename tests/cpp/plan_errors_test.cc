@@ -41,8 +41,7 @@ void check_refused(Op op, Call& call, const Buffers& dst, const Buffers& src, Er
                    const std::string& message, double weight = 0.5) {
   const auto before = call.contents();
   const Error error = CHECK_THROWS(
-      Error,
-      Plan(op, {"averages", "values", dst, src}, swa_fast::lerp_weight(weight)).run());
+      Error, Plan(op, {"averages", "values", dst, src}, swa_fast::lerp_weight(weight)).run());
   CHECK_EQ(std::string(error.what()), message);
   CHECK_EQ(static_cast<int>(error.kind()), static_cast<int>(kind));
   CHECK(call.contents() == before);
@@ -113,8 +112,7 @@ TEST(read_only_destination) {
 TEST(read_only_source_of_a_swap) {
   Call call;
   call.src[3].read_only = true;
-  check_refused(Op::kSwap, call, ErrorKind::kBuffer,
-                "values[3] is read-only and would be written");
+  check_refused(Op::kSwap, call, ErrorKind::kBuffer, "values[3] is read-only and would be written");
 }
 
 TEST(integers_and_bools_are_not_averaged) {

@@ -160,9 +160,7 @@ inline double lerp_rounded(double average, double value, double weight) {
 // The same in float32: the double result of one operation on floats rounds to float as if it had
 // been exact (53 >= 2 * 24 + 2; Figueroa 1995, "When is double rounding innocuous?").
 inline double lerp_rounded_float(double average, double value, float weight) {
-  const auto round = [](double x) {
-    return std::isnan(x) ? x : value_of(round_to<float>(x));
-  };
+  const auto round = [](double x) { return std::isnan(x) ? x : value_of(round_to<float>(x)); };
   return round(average + round(round(value - average) * static_cast<double>(weight)));
 }
 
@@ -170,8 +168,7 @@ inline double lerp_rounded_float(double average, double value, float weight) {
 template <class Average, class Value>
 Average lerp(Average average, Value value, const swa_fast::Weight& weight) {
   if (is_nan(average) || is_nan(value)) return convert<Average>(std::nan(""));
-  constexpr bool in_double =
-      std::is_same_v<Average, double> || std::is_same_v<Value, double>;
+  constexpr bool in_double = std::is_same_v<Average, double> || std::is_same_v<Value, double>;
   const double a = value_of(average), v = value_of(value);
   return convert<Average>(in_double ? lerp_rounded(a, v, weight.f64)
                                     : lerp_rounded_float(a, v, weight.f32));

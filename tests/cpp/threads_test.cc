@@ -127,7 +127,5 @@ TEST(default_follows_the_runtime) {
   CHECK_EQ(cpu::get_num_threads(), expected_default());
 }
 
-TEST(version_is_named) {
-  CHECK_EQ(cpu::openmp_version(), "OpenMP " + std::to_string(_OPENMP));
-}
+TEST(version_is_named) { CHECK_EQ(cpu::openmp_version(), "OpenMP " + std::to_string(_OPENMP)); }
 #endif

@@ -92,9 +92,9 @@ TEST(lerp_weight_is_rounded_once_to_float) {
   const auto check_weight = [](double value) {
     const Weight weight = swa_fast::lerp_weight(value);
     CHECK(reference::bits_of(weight.f64) == reference::bits_of(value));
-    CHECK_WITH(reference::bits_of(weight.f32) ==
-                   reference::bits_of(reference::round_to<float>(value)),
-               std::to_string(value));
+    CHECK_WITH(
+        reference::bits_of(weight.f32) == reference::bits_of(reference::round_to<float>(value)),
+        std::to_string(value));
   };
   for (const double value : {0.0, 1.0, 0.5, 0.1, 1e-40, 5e-324, 0x1p-149, 0x1p-150, 0x1.8p-149,
                              0x1p-126, 0x1.fffffep-127, 0x1.ffffffp-127, 0x1.ffffffffffp-127,
