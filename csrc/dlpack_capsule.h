@@ -11,7 +11,7 @@ namespace swa_fast {
 
 // How the producer of a CUDA tensor is to order what it has queued before what is queued here.
 struct ExportStream {
-  void* stream;           // whatever reads or writes the tensor is queued there
+  void* stream;              // whatever reads or writes the tensor is queued there
   bool was_ignored = false;  // out: the producer orders nothing but its default stream
 };
 

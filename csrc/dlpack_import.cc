@@ -174,8 +174,8 @@ void ImportedList::export_waiting(size_t index, ExportStream* stream) {
   const Device before = buffers_[index].device;
   auto owner = import_dlpack(exported.ptr(), name_, index, stream, &buffers_[index]);
   if (buffers_[index].device != before) {
-    throw_buffer_error(item_name(name_, index) + " (a " + type_name(item(index)) + ") says it is on " +
-                       device_name(before) + ", and was exported on " +
+    throw_buffer_error(item_name(name_, index) + " (a " + type_name(item(index)) +
+                       ") says it is on " + device_name(before) + ", and was exported on " +
                        device_name(buffers_[index].device));
   }
   finish(item(index), index, route, std::move(owner));

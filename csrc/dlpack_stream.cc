@@ -112,13 +112,14 @@ void wait_for(const cuda::Backend& backend, int device, void* stream) {
     const py::gil_scoped_release unlocked;
     return backend.synchronize(stream);
   });
-  if (error != 0) fail(backend, error, "waiting for earlier work on cuda:" + std::to_string(device));
+  if (error != 0)
+    fail(backend, error, "waiting for earlier work on cuda:" + std::to_string(device));
 }
 
 cuda::Streams::Choice choose(const cuda::Backend& backend, const DeviceOwners& device) {
-  const Owner best = *std::min_element(
-      device.owners.begin(), device.owners.end(),
-      [](const Owner& a, const Owner& b) { return a.kind < b.kind; });
+  const Owner best =
+      *std::min_element(device.owners.begin(), device.owners.end(),
+                        [](const Owner& a, const Owner& b) { return a.kind < b.kind; });
   void* const stream = current_stream(best, device.device);
   // Tables of the exchange interface hand out tensors as they are: nothing is ordered yet.
   for (const Owner& owner : device.owners) {
@@ -136,9 +137,8 @@ void check_pointer(const cuda::Backend& backend, const ImportedList& list, size_
   const Buffer& buffer = list.buffers()[index];
   if (buffer.numel == 0) return;
   int device = -1;
-  const int error = on_device(backend, buffer.device.index, [&] {
-    return backend.device_of_pointer(buffer.data, &device);
-  });
+  const int error = on_device(backend, buffer.device.index,
+                              [&] { return backend.device_of_pointer(buffer.data, &device); });
   const std::string name = item_name(list.name(), index);
   if (error != 0) fail(backend, error, "looking up the memory of " + name);
   if (device != buffer.device.index) {

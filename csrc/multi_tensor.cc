@@ -124,33 +124,20 @@ cpu::RangeKernel cpu_kernel(const Work& work) {
   }
 }
 
-// GPUs read numbers at multiples of their size only.
-bool is_aligned(const Buffer& buffer, int64_t step) {
-  return reinterpret_cast<uintptr_t>(buffer.data) % step == 0;
-}
-
-[[noreturn]] void refuse_misaligned(const Buffer& buffer, int64_t step, const std::string& name) {
-  throw_buffer_error(name + " begins at an address that is no multiple of the " +
-                     std::to_string(step) + " bytes of its " + dtype_name(buffer.dtype) +
-                     " numbers: CUDA devices cannot read it");
-}
-
 void add_cuda(const Work& work, const Pair& pair, cuda::Launch* launch) {
   std::string reason;
   const cuda::KernelTable& kernels = *cuda::backend(&reason)->kernels;  // was there a moment ago
   const Buffer& dst = pair.dst();
   const Buffer& src = pair.src();
   if (work.kind == Work::kLerp || work.kind == Work::kCast) {
-    if (!is_aligned(dst, work.dst_step)) refuse_misaligned(dst, work.dst_step, pair.dst_name());
-    if (!is_aligned(src, work.src_step)) refuse_misaligned(src, work.src_step, pair.src_name());
     const auto& table = work.kind == Work::kLerp ? kernels.lerp : kernels.cast;
     launch->add(table[static_cast<int>(work.dst)][static_cast<int>(work.src)], dst.device.index,
                 dst.data, src.data, dst.numel * work.per_element);
     return;
   }
   // Bits are moved in the largest unit, up to 8 bytes, that the element and both addresses allow.
-  const auto addresses = reinterpret_cast<uintptr_t>(dst.data) |
-                         reinterpret_cast<uintptr_t>(src.data);
+  const auto addresses =
+      reinterpret_cast<uintptr_t>(dst.data) | reinterpret_cast<uintptr_t>(src.data);
   const int unit = __builtin_ctzll(addresses | static_cast<uintptr_t>(dst.dtype.itemsize()) | 8);
   const auto& table = work.kind == Work::kSwapBits ? kernels.swap : kernels.copy;
   launch->add(table[unit], dst.device.index, dst.data, src.data, dst.num_bytes() >> unit);
@@ -165,7 +152,10 @@ void check_counter(const Counter& counter) {
                      " must be an int, or a CUDA tensor of dtype int64 and shape (). Received: " +
                      dtype_name(buffer.dtype) + ", shape " + shape_text(buffer));
   }
-  if (!is_aligned(buffer, 8)) refuse_misaligned(buffer, 8, counter.name);
+  if (reinterpret_cast<uintptr_t>(buffer.data) % 8 != 0) {
+    throw_buffer_error(std::string(counter.name) +
+                       " is not aligned to its element size; make a copy first");
+  }
 }
 
 // The counter is read while the pairs are written.

@@ -29,8 +29,8 @@ struct TensorLists {
 // of a pair on one device, and that one within reach.
 void check_devices(const TensorLists& lists);
 
-// A running mean's count in device memory: the kernel reads it when it runs. Its weight is not known
-// before, so the one given to the plan is not used.
+// A running mean's count in device memory: the kernel reads it when it runs. Its weight is not
+// known before, so the one given to the plan is not used.
 struct Counter {
   const char* name;
   const Buffer& buffer;

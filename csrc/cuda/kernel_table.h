@@ -10,8 +10,8 @@ namespace swa_fast::cuda {
 // Launch<Op, capacity>::run is the Launcher of an operation.
 template <template <class Op, int kCapacity> class Launch, class Op>
 Kernel make_kernel(const char* name) {
-  return {name, sizeof(typename Op::Dst), sizeof(typename Op::Src),
-          Launch<Op, kSmallCapacity>::run, Launch<Op, kLargeCapacity>::run};
+  return {name, sizeof(typename Op::Dst), sizeof(typename Op::Src), Launch<Op, kSmallCapacity>::run,
+          Launch<Op, kLargeCapacity>::run};
 }
 
 template <template <class Op, int kCapacity> class Launch, class Dst, class... Src>

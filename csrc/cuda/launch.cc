@@ -32,7 +32,8 @@ class DeviceGuard {
  public:
   DeviceGuard(const Backend& backend, int device) : backend_(backend) {
     const int error = backend.enter(device);
-    if (error != 0) fail(backend, error, "making device cuda:" + std::to_string(device) + " current");
+    if (error != 0)
+      fail(backend, error, "making device cuda:" + std::to_string(device) + " current");
   }
   ~DeviceGuard() { backend_.leave(); }
   DeviceGuard(const DeviceGuard&) = delete;
@@ -48,9 +49,7 @@ struct Filling {
   PairTable<kCapacity> table;
   int64_t chunks;
 
-  bool takes(int64_t more) const {
-    return table.pairs < kCapacity && chunks + more <= kMaxBlocks;
-  }
+  bool takes(int64_t more) const { return table.pairs < kCapacity && chunks + more <= kMaxBlocks; }
   void add(void* dst, void* src, int64_t count, int64_t more) {
     const int i = table.pairs++;
     table.dst[i] = dst;
@@ -106,8 +105,8 @@ void Launch::run_group(const Backend& backend, const Group& group, const Weight&
     if (error != 0) {
       fail(backend, error,
            std::string("launching the ") + kernel.name + " kernel for " +
-               std::to_string(filling.table.pairs) + " tensors on cuda:" +
-               std::to_string(group.device));
+               std::to_string(filling.table.pairs) +
+               " tensors on cuda:" + std::to_string(group.device));
     }
     filling.table.pairs = 0;
     filling.chunks = 0;

@@ -164,15 +164,15 @@ const Backend* built_backend(std::string* reason) {
     *reason = "the NVIDIA driver lacks functions that CUDA 11 has: install a newer one";
     return nullptr;
   }
-  static const Backend usable = {
-      &device_kernels(),
-      kLargeArgumentsBuilt && driver_version() >= kLargeArgumentsDriver ? kLargeCapacity
-                                                                         : kSmallCapacity,
-      enter,
-      leave,
-      synchronize,
-      device_of_pointer,
-      error_text};
+  static const Backend usable = {&device_kernels(),
+                                 kLargeArgumentsBuilt && driver_version() >= kLargeArgumentsDriver
+                                     ? kLargeCapacity
+                                     : kSmallCapacity,
+                                 enter,
+                                 leave,
+                                 synchronize,
+                                 device_of_pointer,
+                                 error_text};
   return &usable;
 }
 
@@ -197,8 +197,7 @@ void describe(Info* info) {
       continue;
     }
     info->devices.push_back(
-        {properties.name,
-         std::to_string(properties.major) + "." + std::to_string(properties.minor),
+        {properties.name, std::to_string(properties.major) + "." + std::to_string(properties.minor),
          static_cast<int64_t>(properties.totalGlobalMem)});
   }
 }

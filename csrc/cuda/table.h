@@ -41,7 +41,7 @@ struct PairTable {
   const int64_t* counter;  // device memory with the `count` of a running mean, or nullptr
   void* dst[kCapacity];
   void* src[kCapacity];
-  int64_t count[kCapacity];          // elements, > 0
+  int64_t count[kCapacity];         // elements, > 0
   uint32_t first_chunk[kCapacity];  // chunks of the pairs before this one
 };
 

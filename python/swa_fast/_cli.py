@@ -108,6 +108,13 @@ def _parser() -> argparse.ArgumentParser:
         "bert_base, gpt2 (the default is these five), llama_1b (needs about 20 GB)",
     )
     bench.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cpu",
+        help="where to run; cuda needs a GPU and torch, and ignores --peers and --threads "
+        "(default: %(default)s)",
+    )
+    bench.add_argument(
         "--peers",
         metavar="LIST",
         help="comma-separated frameworks to compare with: numpy, torch, tensorflow, or none "
@@ -136,11 +143,39 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bench(options: argparse.Namespace) -> int:
     from ._bench.errors import CheckError, UserError
+
+    try:
+        text = _bench_on_cuda(options) if options.device == "cuda" else _bench_on_cpu(options)
+    except UserError as error:
+        print(f"swa-fast bench: error: {error}", file=sys.stderr)
+        return 2
+    except CheckError as error:
+        print(f"swa-fast bench: CHECK FAILED: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    return 0
+
+
+def _bench_on_cuda(options: argparse.Namespace) -> str:
+    from ._bench import cuda, cuda_report, outputs, workloads
+    from ._bench.errors import UserError
+
+    if options.plot is not None:
+        raise UserError("--plot is for --device cpu: use --json")
+    if options.json is not None:
+        outputs.require_writable("--json", options.json)
+    result = cuda.run(workloads.select(options.model), options.seconds)
+    if options.json is not None:
+        outputs.write_json(options.json, result.to_json())
+    return cuda_report.render(result)
+
+
+def _bench_on_cpu(options: argparse.Namespace) -> str:
     from ._bench.report import render
     from ._bench.run import Options, run
 
-    try:
-        result = run(
+    return render(
+        run(
             Options(
                 models=options.model,
                 peers=options.peers,
@@ -150,14 +185,7 @@ def _bench(options: argparse.Namespace) -> int:
                 plot=options.plot,
             )
         )
-    except UserError as error:
-        print(f"swa-fast bench: error: {error}", file=sys.stderr)
-        return 2
-    except CheckError as error:
-        print(f"swa-fast bench: CHECK FAILED: {error}", file=sys.stderr)
-        return 1
-    print(render(result))
-    return 0
+    )
 
 
 def _info(options: argparse.Namespace) -> int:

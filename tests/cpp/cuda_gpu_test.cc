@@ -91,7 +91,8 @@ struct Lists {
       const bool is_type = dtype_of<T>() == expected.dtype;
       if (!is_type) return;
       const std::vector<T> want = expected.elements<T>();
-      equal = first_difference(got.data(), want.data(), static_cast<int64_t>(want.size()), true) < 0;
+      equal =
+          first_difference(got.data(), want.data(), static_cast<int64_t>(want.size()), true) < 0;
     });
     return equal;
   }
@@ -149,8 +150,7 @@ TEST(casts_have_the_bits_of_the_cpu) {
 TEST(float16_conversions_are_exhaustive) {
   std::vector<uint16_t> patterns(65536);
   for (size_t i = 0; i < patterns.size(); ++i) patterns[i] = static_cast<uint16_t>(i);
-  const auto boundaries =
-      cases::rounding_boundaries(reference::Traits<swa_fast::Float16>::format);
+  const auto boundaries = cases::rounding_boundaries(reference::Traits<swa_fast::Float16>::format);
   Lists lists;
   lists.dst.emplace_back(kFloat32, std::vector<float>(patterns.size()));
   lists.src.emplace_back(kFloat16, patterns);
@@ -201,8 +201,10 @@ TEST(a_captured_graph_advances_with_its_counter) {
   const auto d = lists.on_device(lists.dst, lists.dst_device);
   const auto s = lists.on_device(lists.src, lists.src_device);
   static const int64_t no_extent = 0;
-  const Buffer count = {counter, &no_extent, nullptr, 1, 0, {swa_fast::kCodeInt, 64}, false,
-                        {swa_fast::DeviceType::kCuda, 0, 2}};
+  const Buffer count = {counter, &no_extent,
+                        nullptr, 1,
+                        0,       {swa_fast::kCodeInt, 64},
+                        false,   {swa_fast::DeviceType::kCuda, 0, 2}};
   const swa_fast::Counter named = {"count", count};
   cudaStream_t stream = nullptr;
   require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");

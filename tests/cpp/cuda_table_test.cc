@@ -52,8 +52,10 @@ void check_visits(const Pairs<D, S>& pairs, int tiles) {
   // 16-byte aligned, as tensors of device memory are.
   std::vector<uint64_t> dst_memory(pairs.dst_size * sizeof(D) / 8 + 4);
   std::vector<uint64_t> src_memory(pairs.src_size * sizeof(S) / 8 + 4);
-  auto* const dst = reinterpret_cast<D*>((reinterpret_cast<uintptr_t>(dst_memory.data()) + 15) / 16 * 16);
-  auto* const src = reinterpret_cast<S*>((reinterpret_cast<uintptr_t>(src_memory.data()) + 15) / 16 * 16);
+  auto* const dst =
+      reinterpret_cast<D*>((reinterpret_cast<uintptr_t>(dst_memory.data()) + 15) / 16 * 16);
+  auto* const src =
+      reinterpret_cast<S*>((reinterpret_cast<uintptr_t>(src_memory.data()) + 15) / 16 * 16);
   std::vector<D> dst_expected(pairs.dst_size, D{0});
   std::vector<S> src_expected(pairs.src_size, S{0});
 

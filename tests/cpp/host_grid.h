@@ -64,7 +64,9 @@ inline int device_of_pointer(const void*, int* device) {
   *device = record.entered.back();
   return 0;
 }
-inline std::string error_text(int error) { return "cudaErrorOfTests (" + std::to_string(error) + ")"; }
+inline std::string error_text(int error) {
+  return "cudaErrorOfTests (" + std::to_string(error) + ")";
+}
 
 inline const swa_fast::cuda::KernelTable& kernels() {
   static const auto table = swa_fast::cuda::make_kernel_table<Launch>(swa_fast::StorageTypes{});
@@ -75,8 +77,7 @@ inline const swa_fast::cuda::KernelTable& kernels() {
 class Installed {
  public:
   explicit Installed(int max_pairs = swa_fast::cuda::kLargeCapacity)
-      : backend_{&kernels(), max_pairs,         enter,     leave,
-                 synchronize, device_of_pointer, error_text} {
+      : backend_{&kernels(), max_pairs, enter, leave, synchronize, device_of_pointer, error_text} {
     record = {};
     swa_fast::cuda::set_backend(&backend_);
   }
