@@ -8,6 +8,7 @@ the host is ahead. Both are wall-clock times around a synchronisation, taken in 
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -172,8 +173,8 @@ def measure(
 
     tasks = []
     for name, update in updates.items():
-        tasks.append(Task(f"call {name}", lambda u=update: call(u), every_round=True))
-        tasks.append(Task(f"queued {name}", lambda u=update: queued(u), every_round=True))
+        tasks.append(Task(f"call {name}", functools.partial(call, update), every_round=True))
+        tasks.append(Task(f"queued {name}", functools.partial(queued, update), every_round=True))
     synchronize()
     samples = interleave(tasks, seconds, prime=False)
     return [_row(name, samples, workload) for name in updates]
