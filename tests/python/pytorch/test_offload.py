@@ -234,9 +234,9 @@ def test_every_read_waits(copier: SlowCopier, read: Any) -> None:
 
 def test_it_can_be_thrown_away_in_flight(copier: SlowCopier) -> None:
     model, averager = make(copier)
-    hooks = len(_global_optimizer_pre_hooks)
     averager.update()
-    assert len(_global_optimizer_pre_hooks) == hooks + 1
+    hook = averager._offload._hook.id
+    assert hook in _global_optimizer_pre_hooks
     gone = weakref.ref(averager._offload)
     copies = copier.started[0]
     del averager
@@ -248,7 +248,7 @@ def test_it_can_be_thrown_away_in_flight(copier: SlowCopier) -> None:
             break
         threading.Event().wait(0.02)
     assert gone() is None
-    assert len(_global_optimizer_pre_hooks) == hooks
+    assert hook not in _global_optimizer_pre_hooks
     assert model is not None
 
 
