@@ -38,6 +38,20 @@ TEST(large_counts) {
   }
 }
 
+// 1 / n within half a step of double from a number halfway between two floats: rounding to double
+// first loses on which side it lies.
+TEST(counts_next_to_halfway_points) {
+  __extension__ using Wide = unsigned __int128;
+  std::mt19937_64 random(8);
+  for (int i = 0; i < 20'000; ++i) {
+    const uint64_t halfway = (uint64_t{1} << 24) + random() % (uint64_t{1} << 24) / 2 * 2 + 1;
+    for (int power = 60; power <= 77; ++power) {
+      const auto n = static_cast<int64_t>(((Wide{1} << power) + halfway / 2) / halfway);
+      check_count(n - 1);
+    }
+  }
+}
+
 TEST(counts_that_the_host_would_refuse_give_nan) {
   for (const int64_t count : {int64_t{-1}, INT64_MIN, swa_fast::kMaxCount + 1, INT64_MAX}) {
     CHECK(reference::is_nan(counter_weight<float>(count)));
