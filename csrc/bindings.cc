@@ -31,10 +31,11 @@ void run(Op op, py::handle dst, const char* dst_name, py::handle src, const char
   cuda::Streams streams;
   std::optional<Counter> on_device;
   if (dst_list.any_cuda() || src_list.any_cuda() || counter != nullptr) {
-    check_devices(lists);
+    // The counter's buffer is filled further by choose_streams(), in place.
+    if (counter != nullptr) on_device.emplace(Counter{counter->name(), counter->buffers()[0]});
+    check_devices(lists, on_device ? &*on_device : nullptr);
     if (counter != nullptr) {
       streams = choose_streams({&dst_list, &src_list, counter});
-      on_device.emplace(Counter{counter->name(), counter->buffers()[0]});
     } else {
       streams = choose_streams({&dst_list, &src_list});
     }

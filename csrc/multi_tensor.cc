@@ -153,10 +153,16 @@ void add_cuda(const Work& work, const Pair& pair, cuda::Launch* launch) {
   launch->add(table[unit], dst.device.index, dst.data, src.data, dst.num_bytes() >> unit);
 }
 
+void check_counter_device(const Counter& counter) {
+  std::string reason;
+  if (!is_reachable(counter.buffer.device, &reason)) {
+    refuse_device(counter.buffer, counter.name, reason);
+  }
+}
+
 void check_counter(const Counter& counter) {
   const Buffer& buffer = counter.buffer;
-  std::string reason;
-  if (!is_reachable(buffer.device, &reason)) refuse_device(buffer, counter.name, reason);
+  check_counter_device(counter);
   if (buffer.dtype != DType{kCodeInt, 64} || buffer.ndim != 0) {
     throw_type_error(std::string(counter.name) +
                      " must be an int, or a CUDA tensor of dtype int64 and shape (). Received: " +
@@ -227,9 +233,10 @@ PairRange memory_of(const Pair& pair) {
 
 }  // namespace
 
-void check_devices(const TensorLists& lists) {
+void check_devices(const TensorLists& lists, const Counter* counter) {
   check_lengths(lists);
   for (size_t i = 0; i < lists.dst.size(); ++i) check_devices_of({lists, i});
+  if (counter != nullptr) check_counter_device(*counter);
 }
 
 Plan::Plan(Op op, const TensorLists& lists, const Weight& weight, const Counter* counter)

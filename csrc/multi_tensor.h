@@ -25,16 +25,16 @@ struct TensorLists {
   const std::vector<Buffer>& src;
 };
 
-// The checks of a plan that need no more than the devices of the buffers: equal lengths, both sides
-// of a pair on one device, and that one within reach.
-void check_devices(const TensorLists& lists);
-
 // A running mean's count in device memory: the kernel reads it when it runs. Its weight is not
 // known before, so the one given to the plan is not used.
 struct Counter {
   const char* name;
   const Buffer& buffer;
 };
+
+// The checks of a plan that need no more than the devices of the buffers: equal lengths, both sides
+// of a pair on one device, and that one within reach; and the counter's, if there is one.
+void check_devices(const TensorLists& lists, const Counter* counter);
 
 // Work that has been validated as a whole. Nothing has been written yet.
 class Plan {
