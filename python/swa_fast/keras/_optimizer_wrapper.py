@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -199,6 +200,11 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
                     "be called for the variables it was built with; make a new optimizer for others"
                 )
 
+    def __dir__(self) -> list[str]:
+        # tf.train.Checkpoint takes whoever lists get_slot_names for an optimizer of TensorFlow 1 or
+        # Keras 2, whose slots nobody else tracks; these are ordinary tracked variables.
+        return [name for name in super().__dir__() if name != "get_slot_names"]
+
     def save_own_variables(self, store: Any) -> None:
         """Writes the snapshot count and averages; the inner optimizer saves its own state."""
         for index, variable in enumerate(self._own_variables()):
@@ -207,11 +213,22 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
     def load_own_variables(self, store: Any) -> None:
         """Reads what `save_own_variables` wrote.
 
+        As with every Keras optimizer, a store of another size is skipped with a warning: it belongs
+        to another optimizer, or this one is not built yet.
+
         Raises:
-            ValueError: the store does not fit; nothing was assigned.
+            ValueError: a shape does not fit; nothing was assigned.
         """
         own = self._own_variables()
-        values = [store[str(index)] for index in range(len(store.keys()))]
+        if len(store.keys()) != len(own):
+            warnings.warn(
+                f"Skipping the averages of {self.name}: it has {len(own)} variables of its own"
+                f"{'' if self.built else ' because it is not built yet'}, the saved optimizer has "
+                f"{len(store.keys())}",
+                stacklevel=2,
+            )
+            return
+        values = [store[str(index)] for index in range(len(own))]
         self.check_values(own, values, "the saved averages")
         for variable, value in zip(own, values, strict=True):
             variable.assign(value)
