@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ class _Averager:
 
         def take() -> list[Any]:
             return [
-                mean_expression(ops, average, value, count)
+                updated_mean(average, value, count)
                 for average, value in zip(averages, values, strict=True)
             ]
 
@@ -86,14 +87,23 @@ class _Averager:
 
 def _keras_update(pairs: list[Pair], count: int) -> None:
     for variable, average in pairs:
-        average.assign(
-            mean_expression(
-                keras.ops,
-                read(average),
-                read(variable),
-                count,
-            )
-        )
+        average.assign(updated_mean(read(average), read(variable), count))
+
+
+def updated_mean(average: Any, value: Any, count: Any) -> Any:
+    """Returns `mean_expression` of two tensors on the active backend."""
+    if keras.backend.backend() == "jax":
+        return _jax_mean()(average, value, count)
+    return mean_expression(keras.ops, average, value, count)
+
+
+@functools.cache
+def _jax_mean() -> Any:
+    # As one program. By itself, XLA would compile the division as a multiplication by a rounded
+    # reciprocal, and errors would add up from snapshot to snapshot.
+    import jax
+
+    return jax.jit(functools.partial(mean_expression, keras.ops))
 
 
 def _torch_update(pairs: list[Pair], count: int) -> None:

@@ -6,9 +6,8 @@ from typing import Any
 
 import keras
 
-from .._mean import mean_expression
 from .._schedule import check_integer, snapshot
-from ._optimizer_backends import make_averager
+from ._optimizer_backends import make_averager, updated_mean
 from ._optimizer_steps import read
 from ._optimizer_wrapper import AveragedOptimizerWrapper
 
@@ -91,8 +90,7 @@ class SWA(AveragedOptimizerWrapper):
             taken = ops.cast(read(self._store.snapshots), count.dtype)
             count = ops.minimum(count, taken)
         average = read(average_var)
-        mean = mean_expression(ops, average, read(var), count)
-        return average_var.assign(ops.where(due, mean, average))
+        return average_var.assign(ops.where(due, updated_mean(average, read(var), count), average))
 
     def _after_step(self, before: Any, after: Any) -> None:
         if type(self).average_op is SWA.average_op:
