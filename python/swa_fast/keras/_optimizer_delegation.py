@@ -8,10 +8,9 @@ from typing import Any
 
 import keras
 
+from .._wrapper_settings import CLIPPING
 from ._optimizer_steps import innermost
 
-_CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
-_ALLOWED = (*_CLIPPING, "learning_rate", "lr", "decay")
 
 
 def _inner_setting(name: str) -> Any:
@@ -117,38 +116,10 @@ class Delegation:
         """Excludes variables from the inner optimizer's weight decay."""
         innermost(self._optimizer).exclude_from_weight_decay(var_list, var_names)
 
-    @staticmethod
-    def check_settings(optimizer: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the settings to make on `optimizer`; raises if one is unknown or contradicts."""
-        for key, value in kwargs.items():
-            if key not in _ALLOWED:
-                raise TypeError(
-                    f"unknown keyword argument {key!r}: the wrapper takes {', '.join(_ALLOWED)}; "
-                    "set anything else on the inner optimizer"
-                )
-            callable_rate = key in ("learning_rate", "lr") and callable(value)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (callable_rate or number):
-                raise TypeError(f"{key} must be a number. Received: {value!r}")
-            if number and value < 0:
-                raise ValueError(f"{key} must be >= 0. Received: {value!r}")
-        settings = {key: value for key, value in kwargs.items() if value is not None}
-        if "lr" in settings:
-            settings.setdefault("learning_rate", settings.pop("lr"))
-        inner = innermost(optimizer)
-        set_already = [key for key in _CLIPPING if getattr(inner, key) is not None]
-        clipping = [key for key in _CLIPPING if key in settings]
-        if clipping and len(set(clipping + set_already)) > 1:
-            raise ValueError(
-                "only one of clipnorm, clipvalue and global_clipnorm can be set. Received: "
-                f"{', '.join(clipping)}; the inner optimizer has {', '.join(set_already) or 'none'}"
-            )
-        return settings
-
     def apply_settings(self, settings: Mapping[str, Any]) -> None:
         """Makes the settings that `check_settings` returned on the inner optimizer."""
         inner = innermost(self._optimizer)
-        for key in _CLIPPING:
+        for key in CLIPPING:
             if key in settings:
                 setattr(inner, key, settings[key])
         if "learning_rate" in settings:

@@ -11,10 +11,11 @@ try:
 except ImportError as error:
     raise ImportError('swa_fast.keras needs Keras 3: pip install "swa-fast[keras]"') from error
 
+from .._wrapper_settings import check_settings
 from ._optimizer_api import TfaMembers
 from ._optimizer_delegation import Delegation
 from ._optimizer_backends import update_if
-from ._optimizer_steps import read_steps
+from ._optimizer_steps import innermost, read_steps
 from ._optimizer_store import Store
 
 _HALF = ("float16", "bfloat16")
@@ -67,7 +68,7 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
             raise TypeError(f"sequential_update must be a bool. Received: {sequential_update!r}")
         if not isinstance(name, str):
             raise TypeError(f"name must be a str. Received: {name!r}")
-        settings = self.check_settings(optimizer, kwargs)
+        settings = check_settings(innermost(optimizer), kwargs)
         super().__init__(learning_rate=0.0, name=name)
         self._optimizer = optimizer
         self._sequential_update = sequential_update

@@ -77,7 +77,7 @@ def test_reproduces_tfa(case: dict[str, Any]) -> None:
         for i, each in enumerate(variables):
             trajectory[i] = trajectory[i] - np.float32(0.1) * golden[f"grad/{number}/{i}"]
             each.assign(trajectory[i])
-        optimizer.apply([keras.ops.zeros_like(each) for each in variables])
+        optimizer.apply([keras.ops.zeros(each.shape) for each in variables])
         for i, each in enumerate(variables):
             key = f"{case['key']}/avg/{number}/{i}"
             if key in golden:
