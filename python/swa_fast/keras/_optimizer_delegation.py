@@ -41,8 +41,12 @@ class Delegation:
 
     @property
     def loss_scale_factor(self) -> Any:
-        """The inner optimizer's fixed loss scale, or None."""
+        """The inner optimizer's loss scale, the initial one if it changes, or None."""
         inner = self.__dict__.get("_optimizer")
+        if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+            # Not None, or else Keras would skip setting it to None, which is the sign of an outer
+            # LossScaleOptimizer.
+            return inner.initial_scale
         return None if inner is None else inner.loss_scale_factor
 
     @loss_scale_factor.setter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -251,6 +252,6 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
         inner = arguments.pop("optimizer")
         if isinstance(inner, Mapping):
             inner = keras.saving.deserialize_keras_object(
-                dict(inner), custom_objects=custom_objects
+                copy.deepcopy(dict(inner)), custom_objects=custom_objects
             )
         return cls(inner, **arguments)

@@ -19,8 +19,7 @@ def _optimizers() -> Any:
         raise ImportError(
             'swa_fast.tensorflow needs TensorFlow: pip install "swa-fast[tensorflow]"'
         ) from error
-    version = str(getattr(tf.keras, "__version__", "") or tf.keras.version())
-    package = "keras" if int(version.split(".")[0]) >= 3 else "tf_keras"
+    package = tf.keras.optimizers.Optimizer.__module__.split(".")[0]  # "keras" or "tf_keras"
     return importlib.import_module(f"swa_fast.{package}.optimizers")
 
 

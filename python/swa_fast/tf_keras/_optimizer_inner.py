@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def deserialize(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | N
     """Makes an inner optimizer from what `tf_keras.optimizers.serialize` returned."""
     legacy = bool(config.get("config", {}).get("is_legacy_optimizer", False))
     return tf_keras.optimizers.deserialize(
-        dict(config), custom_objects=custom_objects, use_legacy_optimizer=legacy
+        copy.deepcopy(dict(config)), custom_objects=custom_objects, use_legacy_optimizer=legacy
     )
 
 
@@ -92,6 +93,39 @@ class Inner:
         if tf.executing_eagerly() and not tf.distribute.has_strategy():
             return int(steps)
         return steps
+
+    def read_scaling(self) -> Any:
+        """Returns what tells later whether a LossScaleOptimizer skipped a step; None without one.
+
+        In legacy Keras its iterations go on where it skips a step.
+        """
+        scaler = self._optimizer
+        if scaler is self.innermost or not scaler.dynamic:
+            return None
+        return [
+            scaler.dynamic_counter.read_value(),
+            tf.cast(scaler.loss_scale, tf.float32),
+        ]
+
+    def steps_after(self, before: Any, scaling: Any) -> Any:
+        """Returns the completed steps after a step: `before` again if it was skipped.
+
+        Args:
+            before: what `read_steps` returned before the step.
+            scaling: what `read_scaling` returned before the step.
+        """
+        after = self.read_steps()
+        if scaling is None:
+            return after
+        # A step with finite gradients counts one up, or, every `dynamic_growth_steps`, starts over
+        # with a larger scale. One without starts over with a smaller scale, or the smallest.
+        counter, scale = scaling
+        new_counter, new_scale = self.read_scaling()
+        growth = counter + 1 >= self._optimizer.dynamic_growth_steps
+        skipped = (new_counter == 0) & ~(growth & (new_scale >= scale))
+        if isinstance(after, int):
+            return before if bool(skipped) else after
+        return tf.where(skipped, before, after)
 
     def build(self, var_list: Sequence[Any]) -> None:
         """Creates the inner state for variables."""

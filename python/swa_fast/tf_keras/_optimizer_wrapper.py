@@ -144,7 +144,7 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc]
             skip_gradients_aggregation: the same the other way round, as newer optimizers call it.
 
         Returns:
-            What the inner optimizer's `apply_gradients` returns.
+            An operation in a graph, else what the inner optimizer returns.
 
         Raises:
             TypeError: a pair is malformed.
@@ -170,11 +170,11 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc]
         variables = [variable for _, variable in pairs]
         if not self._known.issuperset(variable.ref() for variable in variables):
             self.build(variables)
-        before = self._inner.read_steps()
+        before, scaling = self._inner.read_steps(), self._inner.read_scaling()
         aggregate = experimental_aggregate_gradients and not skip_gradients_aggregation
         result = self._inner.apply_gradients(pairs, name, aggregate)
-        self._after_step(before, self._inner.read_steps())
-        return result
+        self._after_step(before, self._inner.steps_after(before, scaling))
+        return result if tf.executing_eagerly() else tf.group(result)
 
     def _after_step(self, before: Any, after: Any) -> None:
         """Calls `average_op` for every variable, unless the step was skipped."""
@@ -255,7 +255,13 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc]
         """All state variables: the iteration counter first, averages after the inner state."""
         counter = self._inner.iterations
         others = [each for each in self._inner.variables() if each is not counter]
-        return [counter, *others, *self._weights]
+        if self._snapshots is None:
+            return [counter, *others, *self._weights]
+        # Not in the order of their making, which differs where a checkpoint made them.
+        averages = [average for _, average in self._pairs]
+        first = {id(each) for each in (self._snapshots, *averages)}
+        added = [each for each in self._weights if id(each) not in first]
+        return [counter, *others, self._snapshots, *averages, *added]
 
     def variables(self) -> list[Any]:
         """Returns `weights`."""
