@@ -1,6 +1,7 @@
 #include "dlpack_import.h"
 
 #include "dlpack_capsule.h"
+#include "dlpack_numpy.h"
 #include "dlpack_pybuffer.h"
 #include "dlpack_route.h"
 #include "dlpack_torch.h"
@@ -141,8 +142,10 @@ void ImportedList::import_item(PyObject* item, size_t index) {
                        ", a torch.Tensor subclass that does not hold its own memory: pass the "
                        "tensors it wraps");
     case Route::kNumpy:
+      owner = import_numpy(item, name_, index, &buffer);
+      break;
     case Route::kPythonBuffer:
-      owner = import_python_buffer(item, route.kind == Route::kNumpy, name_, index, &buffer);
+      owner = import_python_buffer(item, name_, index, &buffer);
       break;
     case Route::kDlpack:
       owner = import_dlpack(item, name_, index, &buffer);

@@ -49,27 +49,17 @@ bool convert_strides(const Py_buffer& view, std::vector<int64_t>* strides) {
   return true;
 }
 
-bool is_ml_dtypes_bfloat16(py::handle array) {
-  return py::str(array.attr("dtype").attr("name")).cast<std::string>() == "bfloat16";
-}
-
 }  // namespace
 
-std::unique_ptr<Export> import_python_buffer(PyObject* item, bool numpy, const char* list,
-                                             size_t index, Buffer* buffer) {
+std::unique_ptr<Export> import_python_buffer(PyObject* item, const char* list, size_t index,
+                                             Buffer* buffer) {
   auto owner = std::make_unique<BufferExport>();
-  constexpr int kFlags = PyBUF_STRIDES | PyBUF_FORMAT;
-  bool bfloat16 = false;
-  if (PyObject_GetBuffer(item, &owner->view, kFlags) != 0) {
+  if (PyObject_GetBuffer(item, &owner->view, PyBUF_STRIDES | PyBUF_FORMAT) != 0) {
     py::error_already_set error;
-    bfloat16 = numpy && is_ml_dtypes_bfloat16(item);
-    if (!bfloat16) raise_export_error(error, item, item_name(list, index));
-    const py::object bits = py::handle(item).attr("view")("uint16");
-    if (PyObject_GetBuffer(bits.ptr(), &owner->view, kFlags) != 0) throw py::error_already_set();
+    raise_export_error(error, item, item_name(list, index));
   }
   const Py_buffer& view = owner->view;
-  const DType dtype =
-      bfloat16 ? DType{kCodeBFloat, 16} : dtype_of_format(view.format, view.itemsize);
+  const DType dtype = dtype_of_format(view.format, view.itemsize);
   if (dtype.code == kCodeOpaque) {
     throw_type_error(item_name(list, index) + " has elements of format '" +
                      (view.format != nullptr ? view.format : "") +

@@ -1,4 +1,4 @@
-// The buffer protocol (PEP 3118), for NumPy arrays and for types that have nothing better.
+// The buffer protocol (PEP 3118), for types that have nothing better.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -9,9 +9,8 @@
 
 namespace swa_fast {
 
-// Fills `buffer` from the item's buffer. `numpy` also understands arrays of ml_dtypes.bfloat16,
-// which the protocol has no letter for.
-std::unique_ptr<Export> import_python_buffer(PyObject* item, bool numpy, const char* list,
-                                             size_t index, Buffer* buffer);
+// Fills `buffer` from the item's buffer, which stays exported until the result is destroyed.
+std::unique_ptr<Export> import_python_buffer(PyObject* item, const char* list, size_t index,
+                                             Buffer* buffer);
 
 }  // namespace swa_fast

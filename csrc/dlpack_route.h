@@ -13,7 +13,7 @@ struct Route {
     kExchange,      // DLPack's C exchange table
     kTorch,         // a torch tensor by its Python methods: old torch, or a harmless subclass
     kTorchWrapper,  // a torch subclass without memory of its own (FakeTensor, DTensor): refused
-    kNumpy,         // buffer protocol, with ml_dtypes' bfloat16
+    kNumpy,         // NumPy's C structure
     kDlpack,        // __dlpack__
     kPythonBuffer,  // buffer protocol
   };

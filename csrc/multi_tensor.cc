@@ -120,6 +120,18 @@ void check_pair(Op op, const Pair& pair) {
   if (pair.dst().numel > 0 && !same_dense_layout(pair.dst(), pair.src())) refuse_layout(pair);
 }
 
+// Kernels on floating types read and write whole numbers, which C++ wants aligned; byte-wise
+// copies and swaps do not care.
+void check_alignment(const Work& work, const Pair& pair) {
+  const auto misaligned = [](const Buffer& buffer, int64_t step) {
+    return (reinterpret_cast<uintptr_t>(buffer.data) & (step - 1)) != 0;  // a power of two
+  };
+  const bool dst = misaligned(pair.dst(), work.dst_step);
+  if (!dst && !misaligned(pair.src(), work.src_step)) return;
+  throw_buffer_error((dst ? pair.dst_name() : pair.src_name()) +
+                     " is not aligned to its element size; make a copy first");
+}
+
 PairRange memory_of(const Pair& pair) {
   const auto dst = reinterpret_cast<uintptr_t>(pair.dst().data);
   const auto src = reinterpret_cast<uintptr_t>(pair.src().data);
@@ -136,8 +148,10 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight)
                       ": the lists must be equally long");
   }
   // A lerp at either end of its weight is no arithmetic at all; its rules stay those of a lerp.
-  const Op effect = op == Op::kLerp && weight.f64 == 1.0 ? Op::kCopy : op;
-  const bool writes_nothing = op == Op::kLerp && weight.f64 == 0.0;
+  // Bits are compared: to a thread that reads subnormals as zero, every subnormal equals 0.0.
+  const uint64_t bits = bit_cast<uint64_t>(weight.f64);
+  const Op effect = op == Op::kLerp && bits == bit_cast<uint64_t>(1.0) ? Op::kCopy : op;
+  const bool writes_nothing = op == Op::kLerp && bits << 1 == 0;  // 0 or -0
 
   std::vector<PairRange> ranges;
   ranges.reserve(count);
@@ -153,6 +167,7 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight) : cpu_(weight)
     }
     const int64_t numel = pair.dst().numel;
     if (numel == 0) continue;
+    check_alignment(work, pair);
     ranges.push_back(memory_of(pair));
     // A tensor copied onto or swapped with itself stays as it is.
     const bool itself = pair.dst().data == pair.src().data && pair.dst().dtype == pair.src().dtype;

@@ -27,7 +27,7 @@ struct TensorLists {
 // Work that has been validated as a whole and can no longer fail. Nothing has been written yet.
 class Plan {
  public:
-  // Throws Error if any part of the contract is broken; see docs/design.md, "Safety".
+  // Throws Error if any part of the contract is broken; tests/python/test_safety.py has each rule.
   Plan(Op op, const TensorLists& lists, const Weight& weight);
 
   // True if there is nothing to do: no tensors, or only empty ones.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <climits>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -38,9 +40,9 @@ std::string read_line(const std::string& path) {
 }
 
 int cpus_of_quota(double quota, double period) {
-  if (quota <= 0 || period <= 0) return 0;
-  const double cpus = quota / period;
-  return std::max(1, static_cast<int>(cpus + 0.999));
+  if (!(quota > 0 && period > 0)) return 0;  // also what is not a number
+  const double cpus = std::ceil(quota / period);
+  return cpus < INT_MAX ? static_cast<int>(cpus) : 0;
 }
 
 void tighten(int* limit, int candidate) {

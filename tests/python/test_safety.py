@@ -200,6 +200,17 @@ def test_strides_that_are_no_whole_number_of_elements() -> None:
     refuse("running_mean_", [records["x"]], [f32(4)], BufferError, "averages[1]", "whole number")
 
 
+def test_unaligned_memory() -> None:
+    raw = np.zeros(33, np.uint8)
+    odd = raw[1:33].view(np.float32)
+    for call in ("running_mean_", "lerp_"):
+        refuse(call, [odd], [f32(8)], BufferError, "DST[1] is not aligned to its element size")
+        refuse(call, [f32(8)], [odd], BufferError, "SRC[1] is not aligned to its element size")
+    refuse("copy_", [np.zeros(8)], [odd], BufferError, "src[1] is not aligned")
+    swa_fast.copy_([odd], [f32(8)])  # moving bytes needs no alignment
+    assert (odd == f32(8)).all()
+
+
 @pytest.mark.parametrize("empty", [(0,), (3, 0), (0, 2, 5)])
 def test_empty_and_zero_dimensional_tensors(empty: tuple[int, ...]) -> None:
     a = [np.zeros(empty, np.float32), np.array(1.0), np.zeros((1, 1, 1))]

@@ -1,0 +1,158 @@
+// The floating kernels over the grid: every instruction set x pair of storage types x count x
+// alignment, between sentinels, against the reference, bit for bit.
+#include "check.h"
+#include "guarded.h"
+#include "kernel_cases.h"
+
+namespace {
+
+constexpr int64_t kOffsets = 17;
+constexpr size_t kPool = 3000;  // random elements, of which each case takes a window
+
+using Difference = int64_t (*)(const void* got, const void* expected, int64_t count);
+
+// One kernel with its data, types left behind: sixteen pairs of them share one loop.
+struct Grid {
+  const char* isa;
+  const char* dst_name;
+  const char* src_name;
+  swa_fast::cpu::RangeKernel kernel;
+  size_t dst_size, src_size;             // bytes of an element
+  const uint8_t *dst, *src;              // kPool elements
+  std::vector<const uint8_t*> expected;  // by weight
+  Difference first_difference;
+};
+
+void run_grid(const Grid& grid) {
+  Guarded dst_memory(1025 * grid.dst_size, kOffsets * grid.dst_size);
+  Guarded src_memory(1025 * grid.src_size, kOffsets * grid.src_size);
+  size_t run = 0;
+  for (const int64_t count : grid_of_counts(80)) {
+    for (int64_t dst_offset = 0; dst_offset < kOffsets; ++dst_offset, ++run) {
+      const int64_t src_offset = (5 * dst_offset + count) % kOffsets;
+      const size_t at = run * 131 % (kPool - static_cast<size_t>(count));
+      const size_t dst_bytes = static_cast<size_t>(count) * grid.dst_size;
+      const size_t src_bytes = static_cast<size_t>(count) * grid.src_size;
+      const uint8_t* const src = grid.src + at * grid.src_size;
+      void* const to =
+          dst_memory.place(grid.dst + at * grid.dst_size, dst_bytes, dst_offset * grid.dst_size);
+      void* const from = src_memory.place(src, src_bytes, src_offset * grid.src_size);
+      const size_t weight = run % weights().size();
+      grid.kernel(to, from, count, weights()[weight]);
+
+      const uint8_t* const expected = grid.expected[weight] + at * grid.dst_size;
+      const int64_t wrong = grid.first_difference(to, expected, count);
+      const auto context = [&] {
+        return describe(grid.isa, grid.dst_name, grid.src_name, count, dst_offset, src_offset);
+      };
+      CHECK_WITH(wrong < 0, context() + ": element " + std::to_string(wrong));
+      CHECK_WITH(dst_memory.sentinels_intact(), context());
+      CHECK_WITH(src_memory.sentinels_intact(), context());
+      CHECK_WITH(src_bytes == 0 || std::memcmp(from, src, src_bytes) == 0,
+                 context() + ": the source changed");
+    }
+  }
+}
+
+template <class T, bool kAnyNan>
+int64_t difference(const void* got, const void* expected, int64_t count) {
+  return first_difference(got, static_cast<const T*>(expected), count, kAnyNan);
+}
+
+template <class T>
+const uint8_t* bytes_of(const std::vector<T>& elements) {
+  return reinterpret_cast<const uint8_t*>(elements.data());
+}
+
+// Lerp or cast of one pair of types on every instruction set.
+template <class Dst, class Src>
+void run_pair(Storage<Dst> dst, Storage<Src> src, bool is_lerp, cases::Random& random) {
+  const Expectation<Dst, Src> pool(kPool, random);
+  std::vector<const uint8_t*> expected;
+  for (const std::vector<Dst>& lerp : pool.lerp) {
+    expected.push_back(bytes_of(is_lerp ? lerp : pool.cast));
+  }
+  for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
+    run_grid({table.isa, dst.name, src.name,
+              (is_lerp ? table.lerp : table.cast)[dst.index][src.index], sizeof(Dst), sizeof(Src),
+              bytes_of(pool.dst), bytes_of(pool.src), expected,
+              is_lerp ? difference<Dst, true> : difference<Dst, false>});
+  });
+}
+
+// Averages and values in the same memory, of one type or of two types of one size.
+template <class Dst, class Src>
+void run_in_place(const swa_fast::cpu::KernelTable& table, Storage<Dst> dst, Storage<Src> src,
+                  cases::Random& random) {
+  const std::vector<Dst> before = cases::random_values<Dst>(1100, random);
+  std::vector<Src> seen(before.size());
+  std::memcpy(seen.data(), before.data(), before.size() * sizeof(Dst));
+  std::vector<Dst> lerped, cast;
+  const swa_fast::Weight weight = swa_fast::mean_weight(6);
+  for (size_t i = 0; i < before.size(); ++i) {
+    lerped.push_back(reference::lerp(before[i], seen[i], weight));
+    cast.push_back(reference::convert<Dst>(seen[i]));
+  }
+  Guarded memory(before.size() * sizeof(Dst), sizeof(Dst));
+  for (const int64_t count : {1, 7, 16, 33, 512, 513, 1100}) {
+    for (const bool is_lerp : {true, false}) {
+      const auto kernel = (is_lerp ? table.lerp : table.cast)[dst.index][src.index];
+      void* const data = memory.place(before.data(), count * sizeof(Dst), sizeof(Dst));
+      kernel(data, data, count, weight);
+      const std::vector<Dst>& expected = is_lerp ? lerped : cast;
+      const int64_t wrong = first_difference(data, expected.data(), count, is_lerp);
+      CHECK_WITH(wrong < 0, describe(table.isa, dst.name, src.name, count, 1, 1) + ": element " +
+                                std::to_string(wrong) + (is_lerp ? " of lerp" : " of cast"));
+      CHECK(memory.sentinels_intact());
+    }
+  }
+}
+
+}  // namespace
+
+TEST(lerp_has_the_bits_of_the_contract) {
+  cases::Random random(1);
+  for_each_pair([&](auto dst, auto src) { run_pair(dst, src, true, random); });
+}
+
+TEST(cast_has_the_bits_of_one_rounding) {
+  cases::Random random(2);
+  for_each_pair([&](auto dst, auto src) { run_pair(dst, src, false, random); });
+}
+
+TEST(dst_may_be_src) {
+  cases::Random random(3);
+  for_each_pair([&](auto dst, auto src) {
+    using Dst = typename decltype(dst)::Type;
+    using Src = typename decltype(src)::Type;
+    if constexpr (sizeof(Dst) == sizeof(Src)) {
+      for_each_isa(
+          [&](const swa_fast::cpu::KernelTable& table) { run_in_place(table, dst, src, random); });
+    }
+  });
+}
+
+// The reference itself, on cases worked out by hand: the tests above are worth no more than it is.
+TEST(reference_knows_these_answers) {
+  using namespace reference;
+  CHECK_EQ(nearest(Traits<Float16>::format, 1.0), 0x3c00u);
+  CHECK_EQ(nearest(Traits<Float16>::format, -2.0), 0xc000u);
+  CHECK_EQ(nearest(Traits<Float16>::format, 1.0 + 0x1p-11), 0x3c00u);  // a tie, to even: down
+  CHECK_EQ(nearest(Traits<Float16>::format, 1.0 + 0x3p-11), 0x3c02u);  // a tie, to even: up
+  CHECK_EQ(nearest(Traits<Float16>::format, 1.0 + 0x1p-11 + 0x1p-50), 0x3c01u);
+  CHECK_EQ(nearest(Traits<Float16>::format, 65519.999), 0x7bffu);
+  CHECK_EQ(nearest(Traits<Float16>::format, 65520.0), 0x7c00u);
+  CHECK_EQ(nearest(Traits<Float16>::format, HUGE_VAL), 0x7c00u);
+  CHECK_EQ(nearest(Traits<Float16>::format, 0x1p-24), 0x0001u);
+  CHECK_EQ(nearest(Traits<Float16>::format, 0x1p-25), 0x0000u);
+  CHECK_EQ(nearest(Traits<Float16>::format, -0.0), 0x8000u);
+  CHECK_EQ(nearest(Traits<BFloat16>::format, 1.0), 0x3f80u);
+  CHECK_EQ(nearest(Traits<BFloat16>::format, 0x1p-133), 0x0001u);
+  CHECK_EQ(nearest(Traits<float>::format, 0.1), 0x3dcccccdu);
+  CHECK_EQ(nearest(Traits<float>::format, 3.4028235677973366e38), 0x7f800000u);
+  CHECK_EQ(bits_of(reference::convert<float>(BFloat16{0x7f81})), 0x7f810000u);
+  CHECK_EQ(bits_of(reference::convert<Float16>(BFloat16{0xff81})), 0xfe08u);
+  CHECK_EQ(bits_of(reference::convert<double>(Float16{0x7c01})), 0x7ff8040000000000u);
+  CHECK_EQ(value_of(Float16{0x7bff}), 65504.0);
+  CHECK_EQ(reference::lerp(1.0f, 2.0f, swa_fast::Weight{0.25f, 0.25}), 1.25f);
+}

@@ -1,0 +1,167 @@
+// check_overlap against every pair of ranges compared with every other.
+#include "overlap.h"
+
+#include <algorithm>
+#include <random>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "check.h"
+#include "error.h"
+
+using swa_fast::check_overlap;
+using swa_fast::Error;
+using swa_fast::PairRange;
+
+namespace {
+
+struct Range {
+  uintptr_t begin, end;
+  size_t pair;
+  bool is_src;
+
+  std::string name() const { return (is_src ? "src[" : "dst[") + std::to_string(pair) + "]"; }
+};
+
+// The names of every two ranges of the call that may not meet and do.
+std::set<std::string> conflicts(const std::vector<PairRange>& ranges, bool src_is_written) {
+  std::vector<Range> all;
+  for (const PairRange& r : ranges) {
+    all.push_back({r.dst_begin, r.dst_end, r.pair, false});
+    all.push_back({r.src_begin, r.src_end, r.pair, true});
+  }
+  std::set<std::string> found;
+  for (const Range& a : all) {
+    for (const Range& b : all) {
+      const bool same_range = a.begin == b.begin && a.end == b.end;
+      const bool meet = a.begin < b.end && b.begin < a.end;
+      const bool itself = a.pair == b.pair && a.is_src == b.is_src;
+      const bool allowed =
+          itself || (a.pair == b.pair && same_range) || (a.is_src && b.is_src && !src_is_written);
+      if (meet && !allowed) found.insert(a.name() + " and " + b.name());
+    }
+  }
+  return found;
+}
+
+std::string describe(const std::vector<PairRange>& ranges) {
+  std::string text;
+  for (const PairRange& r : ranges) {
+    text += " [" + std::to_string(r.dst_begin) + "," + std::to_string(r.dst_end) + ")<-[" +
+            std::to_string(r.src_begin) + "," + std::to_string(r.src_end) + ")";
+  }
+  return text;
+}
+
+// Compares one configuration; true if it was allowed.
+bool compare(const std::vector<PairRange>& ranges, bool src_is_written) {
+  const std::set<std::string> expected = conflicts(ranges, src_is_written);
+  std::string message;
+  try {
+    check_overlap(ranges, "dst", "src", src_is_written);
+  } catch (const Error& error) {
+    CHECK(error.kind() == swa_fast::ErrorKind::kValue);
+    message = error.what();
+  }
+  const std::string named = message.substr(0, message.find(" overlap"));
+  CHECK_WITH(message.empty() == expected.empty(), describe(ranges) + ": " + message);
+  // What it names are two ranges that do meet.
+  CHECK_WITH(message.empty() || expected.count(named) == 1, describe(ranges) + ": " + message);
+  return expected.empty();
+}
+
+// A few ranges in little memory, so that they often meet.
+std::vector<PairRange> random_ranges(std::mt19937_64& random) {
+  const size_t pairs = random() % 6;
+  const uintptr_t room = 4 + random() % 200;
+  const uintptr_t longest = 1 + random() % 12;
+  std::vector<PairRange> ranges;
+  size_t index = 0;
+  for (size_t i = 0; i < pairs; ++i) {
+    const uintptr_t dst = 100 + random() % room, dst_size = 1 + random() % longest;
+    uintptr_t src = 100 + random() % room, src_size = dst_size;
+    if (random() % 4 == 0) src = dst;                          // its own source
+    if (random() % 3 == 0) src_size = 1 + random() % longest;  // a source of another type
+    index += random() % 3;                                     // empty pairs were left out
+    ranges.push_back({dst, dst + dst_size, src, src + src_size, index++});
+  }
+  return ranges;
+}
+
+// Disjoint destinations and sources in `pairs` blocks, in random order, and then one range moved.
+std::vector<PairRange> nearly_disjoint(std::mt19937_64& random, size_t pairs) {
+  std::vector<uintptr_t> blocks(2 * pairs);
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = 1000 + 10 * i;
+  if (random() % 2 == 0) std::shuffle(blocks.begin(), blocks.end(), random);
+  std::vector<PairRange> ranges;
+  for (size_t i = 0; i < pairs; ++i) {
+    const uintptr_t dst = blocks[i], src = blocks[pairs + i];
+    ranges.push_back({dst, dst + 10, src, src + 10, i});
+  }
+  if (random() % 3 != 0) {
+    PairRange& moved = ranges[random() % pairs];
+    uintptr_t* const ends = random() % 2 == 0 ? &moved.dst_begin : &moved.src_begin;
+    const uintptr_t by = 1 + random() % 9;
+    ends[0] += by;
+    ends[1] += by;
+  }
+  return ranges;
+}
+
+}  // namespace
+
+TEST(random_small_configurations) {
+  std::mt19937_64 random(17);
+  int allowed = 0;
+  constexpr int kRounds = 60000;
+  for (int round = 0; round < kRounds; ++round) {
+    const std::vector<PairRange> ranges = random_ranges(random);
+    allowed += compare(ranges, round % 2 == 0) ? 1 : 0;
+  }
+  CHECK(allowed > kRounds / 10 && allowed < kRounds * 9 / 10);
+}
+
+TEST(one_range_out_of_place_among_many) {
+  std::mt19937_64 random(18);
+  int allowed = 0;
+  for (int round = 0; round < 2000; ++round) {
+    allowed += compare(nearly_disjoint(random, 1 + random() % 40), round % 2 == 0) ? 1 : 0;
+  }
+  CHECK(allowed > 200 && allowed < 1800);
+}
+
+TEST(neighbours_do_not_overlap) {
+  for (const bool src_is_written : {false, true}) {
+    CHECK(compare({{100, 200, 200, 300, 0}, {300, 400, 0, 100, 1}}, src_is_written));
+    CHECK(!compare({{100, 201, 300, 401, 0}, {200, 300, 500, 600, 1}}, src_is_written));
+  }
+}
+
+TEST(sources_may_be_shared_unless_written) {
+  CHECK(compare({{100, 200, 500, 600, 0}, {200, 300, 500, 600, 1}}, false));
+  CHECK(!compare({{100, 200, 500, 600, 0}, {200, 300, 500, 600, 1}}, true));
+}
+
+TEST(own_source_is_allowed_as_a_whole_only) {
+  for (const bool src_is_written : {false, true}) {
+    CHECK(compare({{100, 200, 100, 200, 7}}, src_is_written));
+    CHECK(!compare({{100, 200, 101, 201, 7}}, src_is_written));
+    CHECK(!compare({{100, 200, 100, 150, 7}}, src_is_written));
+    CHECK(!compare({{100, 200, 120, 140, 7}}, src_is_written));
+    // Nor is another pair's.
+    CHECK(!compare({{100, 200, 300, 400, 0}, {500, 600, 100, 200, 1}}, src_is_written));
+  }
+}
+
+TEST(message_names_both_and_the_rule) {
+  const Error error =
+      CHECK_THROWS(Error, check_overlap({{100, 200, 300, 400, 2}, {150, 160, 500, 510, 5}},
+                                        "averages", "values", false));
+  CHECK_EQ(std::string(error.what()),
+           "averages[2] and averages[5] overlap in memory: every tensor that is written must be "
+           "disjoint from the others of the call");
+  const Error swapped = CHECK_THROWS(
+      Error, check_overlap({{100, 200, 300, 400, 0}, {500, 600, 350, 450, 1}}, "a", "b", true));
+  CHECK_EQ(std::string(swapped.what()).find("b[0] and b[1] overlap"), 0u);
+}
