@@ -54,4 +54,6 @@ def check_settings(inner: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def nothing_yet(title: str) -> str:
     """Returns what `assign_average_vars` says before the first snapshot."""
-    return f"{title} has taken no snapshot yet: assign_average_vars leaves the variables as they are"
+    return (
+        f"{title} has taken no snapshot yet: assign_average_vars leaves the variables as they are"
+    )

@@ -15,7 +15,7 @@ Pair = tuple[Any, Any]
 
 
 def native(variable: Any) -> Any:
-    """Returns the `tf.Variable` behind a Keras variable on TensorFlow, or a `tf.Variable` itself."""
+    """Returns the `tf.Variable` behind a Keras variable on TensorFlow, or one as it is."""
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 

@@ -12,7 +12,6 @@ from .._wrapper_settings import CLIPPING
 from ._optimizer_steps import innermost
 
 
-
 def _inner_setting(name: str) -> Any:
     def get(self: Any) -> Any:
         inner = self.__dict__.get("_optimizer")
@@ -29,6 +28,10 @@ def _inner_setting(name: str) -> Any:
 
 class Delegation:
     """Members of a wrapping optimizer that only pass on to `self._optimizer`."""
+
+    name: str
+    built: bool
+    _optimizer: Any
 
     clipnorm = _inner_setting("clipnorm")
     clipvalue = _inner_setting("clipvalue")

@@ -12,7 +12,7 @@ from ._optimizer_steps import read
 from ._optimizer_wrapper import AveragedOptimizerWrapper
 
 
-@keras.saving.register_keras_serializable(package="swa_fast")  # type: ignore[untyped-decorator]
+@keras.saving.register_keras_serializable(package="swa_fast")
 class SWA(AveragedOptimizerWrapper):
     """The mean of the weights that another optimizer passes through.
 

@@ -14,15 +14,15 @@ except ImportError as error:
 
 from .._wrapper_settings import check_settings
 from ._optimizer_api import TfaMembers
-from ._optimizer_delegation import Delegation
 from ._optimizer_backends import update_if
+from ._optimizer_delegation import Delegation
 from ._optimizer_steps import innermost, read_steps
 from ._optimizer_store import Store
 
 _HALF = ("float16", "bfloat16")
 
 
-@keras.saving.register_keras_serializable(package="swa_fast")  # type: ignore[untyped-decorator]
+@keras.saving.register_keras_serializable(package="swa_fast")
 class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimizer):  # type: ignore[misc]
     """Base class of optimizers that keep an average of the variables that another one trains.
 
@@ -105,7 +105,8 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
         return list(self._optimizer.variables) + self._own_variables()
 
     def _own_variables(self) -> list[Any]:
-        return self._store.variables()
+        own: list[Any] = self._store.variables()
+        return own
 
     def average_op(self, var: Any, average_var: Any) -> Any:
         """Updates one average after a step.
@@ -205,7 +206,8 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
     def __dir__(self) -> list[str]:
         # tf.train.Checkpoint takes whoever lists get_slot_names for an optimizer of TensorFlow 1 or
         # Keras 2, whose slots nobody else tracks; these are ordinary tracked variables.
-        return [name for name in super().__dir__() if name != "get_slot_names"]
+        names: list[str] = super().__dir__()
+        return [name for name in names if name != "get_slot_names"]
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the snapshot count and averages; the inner optimizer saves its own state."""

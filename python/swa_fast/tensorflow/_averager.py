@@ -58,7 +58,9 @@ class TensorFlowAverager:
                 def take() -> Any:
                     number = self._number(count)
                     update_on_replicas(
-                        strategy, self._pairs, lambda value, average: _update(value, average, number)
+                        strategy,
+                        self._pairs,
+                        lambda value, average: _update(value, average, number),
                     )
                     return self._record(number)
 
@@ -110,9 +112,7 @@ def _update(value: Any, average: Any, count: Any) -> None:
     average.assign(mean_expression(tf, average.read_value(), value.read_value(), count))
 
 
-def once_for_all_replicas(
-    body: Callable[[Any, Any, Any], None], before: Any, after: Any
-) -> None:
+def once_for_all_replicas(body: Callable[[Any, Any, Any], None], before: Any, after: Any) -> None:
     """Calls ``body(strategy, before, after)`` where variables of all replicas can be updated.
 
     That is a cross-replica context where the strategy has merge calls; ``before`` and ``after``,

@@ -13,7 +13,7 @@ from ..tensorflow._averager import TensorFlowAverager
 from ._optimizer_wrapper import AveragedOptimizerWrapper
 
 
-@tf_keras.utils.register_keras_serializable(package="swa_fast")  # type: ignore[untyped-decorator]
+@tf_keras.utils.register_keras_serializable(package="swa_fast")
 class SWA(AveragedOptimizerWrapper):
     """The mean of the weights that another optimizer passes through.
 

@@ -9,7 +9,9 @@ try:
     import tensorflow as tf
     import tf_keras
 except ImportError as error:
-    raise ImportError('swa_fast.tf_keras needs tf_keras: pip install "swa-fast[tf_keras]"') from error
+    raise ImportError(
+        'swa_fast.tf_keras needs tf_keras: pip install "swa-fast[tf_keras]"'
+    ) from error
 
 from .._wrapper_settings import check_settings
 from ..tensorflow._assign import assign_averages
@@ -27,8 +29,8 @@ from ._optimizer_inner import (
 _Legacy = tf_keras.optimizers.legacy.Optimizer
 
 
-@tf_keras.utils.register_keras_serializable(package="swa_fast")  # type: ignore[untyped-decorator]
-class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc]
+@tf_keras.utils.register_keras_serializable(package="swa_fast")
+class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc,valid-type]
     """Base class of optimizers that keep an average of the variables that another one trains.
 
     A subclass gives `average_op`. The averages are the slot "average" of each floating-point
@@ -174,7 +176,9 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc]
         aggregate = experimental_aggregate_gradients and not skip_gradients_aggregation
         result = self._inner.apply_gradients(pairs, name, aggregate)
         self._after_step(before, self._inner.steps_after(before, scaling))
-        return result if tf.executing_eagerly() else tf.group(result)
+        if tf.executing_eagerly():
+            return result
+        return tf.no_op() if result is None else tf.group(result)
 
     def _after_step(self, before: Any, after: Any) -> None:
         """Calls `average_op` for every variable, unless the step was skipped."""

@@ -1,4 +1,4 @@
-"""Legacy Keras optimizers that average weights: the API of TensorFlow Addons' `tfa.optimizers.SWA`."""
+"""Legacy Keras optimizers that average weights: the API of `tfa.optimizers.SWA`."""
 
 from __future__ import annotations
 

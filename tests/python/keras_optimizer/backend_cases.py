@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_optimizer.helpers import GOLDEN, due_steps, golden_arrays, mean_of, ulps
 
+from optimizer_oracles import GOLDEN, due_steps, golden_arrays, mean_of, ulps
 from swa_fast.keras.optimizers import SWA, AveragedOptimizerWrapper
 
 BACKEND = keras.backend.backend()
@@ -37,7 +37,7 @@ def build_model() -> Any:
     )
 
 
-class Record(keras.callbacks.Callback):  # type: ignore[misc]
+class Record(keras.callbacks.Callback):
     """Keeps the trainable variables after each batch, and each optimizer step number."""
 
     def __init__(self) -> None:
@@ -219,7 +219,7 @@ def test_assign_before_the_first_snapshot_warns_and_leaves_alone() -> None:
 
 
 def test_subclass_average_op_in_fit() -> None:
-    class Last(AveragedOptimizerWrapper):  # type: ignore[misc]
+    class Last(AveragedOptimizerWrapper):
         def average_op(self, var: Any, average_var: Any) -> Any:
             return average_var.assign(keras.ops.convert_to_tensor(var) * 2)
 

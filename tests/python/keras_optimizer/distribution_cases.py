@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_optimizer.helpers import mean_of, ulps
 
+from optimizer_oracles import mean_of, ulps
 from swa_fast.tensorflow import SWA, AveragedOptimizerWrapper
 
 keras: Any = tf.keras
@@ -115,7 +115,7 @@ def test_fit(strategy: Any) -> None:
         model.compile(SWA(keras.optimizers.SGD(0.05), 0, 1), "mse")
     taken: list[list[Any]] = []
 
-    class Record(keras.callbacks.Callback):  # type: ignore[misc]
+    class Record(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             taken.append([equal_on_replicas(strategy, v) for v in model.trainable_variables])
 
@@ -132,7 +132,7 @@ def test_fit(strategy: Any) -> None:
         np.testing.assert_array_equal(equal_on_replicas(strategy, variable), average)
 
 
-class Last(AveragedOptimizerWrapper):  # type: ignore[misc]
+class Last(AveragedOptimizerWrapper):
     def average_op(self, var: Any, average_var: Any) -> Any:
         return average_var.assign(tf.identity(var))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from keras_optimizer.helpers import GOLDEN, due_steps, golden_arrays, mean_of, ulps
 
+from optimizer_oracles import GOLDEN, due_steps, golden_arrays, mean_of, ulps
 from swa_fast.tf_keras.optimizers import SWA, AveragedOptimizerWrapper
 
 LEGACY, NEW = tf_keras.optimizers.legacy, tf_keras.optimizers
@@ -51,7 +51,7 @@ def build_model() -> Any:
 def fit(model: Any, epochs: int = 2) -> list[list[Any]]:
     taken: list[list[Any]] = []
 
-    class Record(tf_keras.callbacks.Callback):  # type: ignore[misc]
+    class Record(tf_keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             taken.append([v.numpy().copy() for v in self.model.trainable_variables])
 
@@ -210,9 +210,7 @@ def state(model: Any) -> list[Any]:
 
 @KINDS
 @pytest.mark.parametrize("way", ["h5", "checkpoint", "weights_tf", "by_hand"])
-def test_resumed_run_is_the_uninterrupted_one(
-    way: str, kind: Any, tmp_path: pathlib.Path
-) -> None:
+def test_resumed_run_is_the_uninterrupted_one(way: str, kind: Any, tmp_path: pathlib.Path) -> None:
     def make() -> Any:
         model = build_model()
         model.compile(SWA(kind.Adam(0.02), 2, 3), "mse")
@@ -397,7 +395,7 @@ def test_assign_from_the_slot_then_more_training(mode: str) -> None:
 @KINDS
 @MODES
 def test_subclass_average_op(mode: str, kind: Any) -> None:
-    class Doubled(AveragedOptimizerWrapper):  # type: ignore[misc]
+    class Doubled(AveragedOptimizerWrapper):
         def average_op(self, var: Any, average_var: Any) -> Any:
             return average_var.assign(2 * var + tf.cast(self.iterations, tf.float32))
 

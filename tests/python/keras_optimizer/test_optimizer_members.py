@@ -209,8 +209,11 @@ def test_keyword_arguments() -> None:
         assert getattr(optimizer, name) == 1.0 == getattr(optimizer.inner_optimizer, name)
         variable = one()
         optimizer.apply_gradients([(tf.constant([3.0, 4.0]), variable)])
-        np.testing.assert_allclose(variable.numpy(), expected if name == "clipvalue" else
-                                   [1 - 0.5 * 0.6, 2 - 0.5 * 0.8], rtol=1e-6)
+        np.testing.assert_allclose(
+            variable.numpy(),
+            expected if name == "clipvalue" else [1 - 0.5 * 0.6, 2 - 0.5 * 0.8],
+            rtol=1e-6,
+        )
 
 
 def test_config_round_trip() -> None:
@@ -230,7 +233,7 @@ def test_config_round_trip() -> None:
 
 
 def test_config_with_custom_objects() -> None:
-    class Mine(keras.optimizers.SGD):  # type: ignore[misc]
+    class Mine(keras.optimizers.SGD):
         pass
 
     config = SWA(Mine(0.5)).get_config()

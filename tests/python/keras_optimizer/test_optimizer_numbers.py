@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_optimizer.helpers import GOLDEN, due_steps, golden_arrays, mean_of, ulps
 
+from optimizer_oracles import GOLDEN, due_steps, golden_arrays, mean_of, ulps
 from swa_fast.keras.optimizers import SWA, AveragedOptimizerWrapper
 
 MODES = ("eager", "function", "xla")
@@ -125,7 +125,9 @@ def test_first_snapshot_ignores_what_the_average_held(mode: str) -> None:
     step = stepper(optimizer, [variable], mode)
     optimizer.get_slot(variable, "average").assign(np.full(4, np.nan))
     step(tf.ones(4))
-    np.testing.assert_array_equal(numpy_of(optimizer.get_slot(variable, "average")), np.full(4, 0.5))
+    np.testing.assert_array_equal(
+        numpy_of(optimizer.get_slot(variable, "average")), np.full(4, 0.5)
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -157,7 +159,7 @@ def test_constraint_is_applied_before_the_snapshot(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_subclass_average_op(mode: str) -> None:
-    class Exponential(AveragedOptimizerWrapper):  # type: ignore[misc]
+    class Exponential(AveragedOptimizerWrapper):
         def average_op(self, var: Any, average_var: Any) -> Any:
             fresh = tf.equal(tf.cast(self.iterations, tf.int32), 0)
             value = 0.5 * keras.ops.convert_to_tensor(average_var) + 0.5 * var

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
-from keras_optimizer.helpers import check_run, run_pytest
+
+from optimizer_oracles import check_run, run_pytest
 
 
 def needs(module: str) -> pytest.MarkDecorator:
@@ -15,7 +16,11 @@ def needs(module: str) -> pytest.MarkDecorator:
 
 @pytest.mark.parametrize(
     "backend",
-    ["tensorflow", pytest.param("torch", marks=needs("torch")), pytest.param("jax", marks=needs("jax"))],
+    [
+        "tensorflow",
+        pytest.param("torch", marks=needs("torch")),
+        pytest.param("jax", marks=needs("jax")),
+    ],
 )
 def test_backend(backend: str) -> None:
     check_run(run_pytest("backend_cases.py", {"KERAS_BACKEND": backend}), at_least=25)

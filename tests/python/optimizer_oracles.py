@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 HERE = pathlib.Path(__file__).parent
-DATA = HERE.parents[1] / "data"
+DATA = HERE.parent / "data"
 GOLDEN = json.loads((DATA / "tfa_swa.json").read_text())
 
 
@@ -58,7 +58,7 @@ def run_pytest(
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "2", **env}
     return subprocess.run(
-        [*command, str(HERE / file), *arguments],
+        [*command, str(HERE / "keras_optimizer" / file), *arguments],
         env=environment,
         capture_output=True,
         text=True,
