@@ -12,7 +12,7 @@ from optimizer_oracles import mean_of, ulps
 from swa_fast.tensorflow import SWA, AveragedOptimizerWrapper
 
 keras: Any = tf.keras
-LEGACY = keras.__version__.startswith("2")
+LEGACY = keras.optimizers.Optimizer.__module__.startswith("tf_keras")
 INNER = {
     "sgd": lambda: keras.optimizers.SGD(0.25),
     "adam": lambda: keras.optimizers.Adam(0.25),
