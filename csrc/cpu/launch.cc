@@ -51,7 +51,7 @@ void Launch::run_between(const Position& begin, const Position& end) const {
   }
 }
 
-void Launch::run(int threads) const noexcept {
+void Launch::run([[maybe_unused]] int threads) const noexcept {
   if (segments_.empty()) return;
 #if defined(_OPENMP)
   if (threads > 1) {

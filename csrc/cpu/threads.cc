@@ -60,17 +60,15 @@ void visit_upwards(std::string group, const ReadLimit& read_limit) {
   }
 }
 
-int default_num_threads() {
 #if defined(_OPENMP)
+int default_num_threads() {
   int count = omp_get_max_threads();
   static const bool user_chose = std::getenv("OMP_NUM_THREADS") != nullptr;
   static const int quota = cgroup_cpu_limit();
   if (!user_chose && quota > 0) count = std::min(count, quota);
   return std::max(1, count);
-#else
-  return 1;
-#endif
 }
+#endif
 
 }  // namespace
 

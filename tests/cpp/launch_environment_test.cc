@@ -13,7 +13,11 @@ namespace {
 
 using swa_fast::cpu::KernelTable;
 
+#if defined(_OPENMP)
 constexpr int kThreads = 3;
+#else
+constexpr int kThreads = 1;
+#endif
 
 // Runs `body` on every thread of the pool that Launch uses.
 template <class Body>

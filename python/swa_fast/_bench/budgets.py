@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .competitors import FUSED, FUSED_TORCH, NUMPY, TORCH_FOREACH
+from .competitors import (
+    FUSED,
+    FUSED_TORCH,
+    MODEL_TORCH,
+    MODEL_TORCH_MULTI,
+    NUMPY,
+    TORCH_FOREACH,
+)
 from .overhead import TORCH as OVERHEAD_TORCH
 from .overhead import Overhead
 
@@ -22,6 +29,14 @@ SHARE_OF_FLAT = 0.95
 OVER_FOREACH = 1.0
 OVER_FOREACH_MANY_SMALL = 1.2
 """Least ratio to `torch._foreach_lerp_` with prebuilt lists."""
+
+OVER_MODEL = 3.0
+OVER_MODEL_MANY_SMALL = 5.0
+"""Least ratio to the update of torch's `AveragedModel` with default arguments."""
+
+OVER_MODEL_MULTI = 1.0
+OVER_MODEL_MULTI_MANY_SMALL = 1.3
+"""Least ratio to the same with `multi_avg_fn=get_swa_multi_avg_fn()`."""
 
 OVER_NUMPY = 3.0
 """Least ratio to `a += (p - a) * w` per array."""
@@ -67,12 +82,17 @@ def judge(
 
 
 def _of_model(model: ModelResult) -> Iterator[Verdict]:
-    foreach = OVER_FOREACH_MANY_SMALL if model.workload.many_small else OVER_FOREACH
+    small = model.workload.many_small
+    foreach = OVER_FOREACH_MANY_SMALL if small else OVER_FOREACH
+    default = OVER_MODEL_MANY_SMALL if small else OVER_MODEL
+    multi = OVER_MODEL_MULTI_MANY_SMALL if small else OVER_MODEL_MULTI
     for key, what, target, attribute in (
         (FUSED, "NumPy list against one flat buffer", SHARE_OF_FLAT, "share_of_flat"),
         (FUSED_TORCH, "torch list against one flat buffer", SHARE_OF_FLAT, "share_of_flat"),
         (NUMPY, "against NumPy", OVER_NUMPY, "fused_is_faster"),
         (TORCH_FOREACH, "against torch._foreach_lerp_", foreach, "fused_is_faster"),
+        (MODEL_TORCH, "AveragedModel against torch's", default, "fused_is_faster"),
+        (MODEL_TORCH_MULTI, "AveragedModel against multi_avg_fn", multi, "fused_is_faster"),
     ):
         row = model.row(key)
         if row is None:
@@ -85,6 +105,7 @@ def _of_model(model: ModelResult) -> Iterator[Verdict]:
             measured=row.missing or "not measured" if value is None else f"{value:.2f}x",
             met=None if value is None else value >= target,
         )
+    yield from model.promises
 
 
 def _of_overhead(overhead: Sequence[Overhead], torch_missing: str | None) -> Iterator[Verdict]:

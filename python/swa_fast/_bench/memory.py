@@ -15,6 +15,9 @@ _PROCESS_BYTES = 10**9
 _TENSORFLOW_LISTS = 3
 """TensorFlow keeps its own averages and values, and XLA writes the new averages beside the old."""
 
+_TORCH_LISTS = 2
+"""The averager's averages, and the copies that swapping by hand makes, after TensorFlow is done."""
+
 
 def needed_bytes(workload: Workload, peers: Collection[str]) -> int:
     """Return an upper estimate of the process's peak memory for one workload.
@@ -23,7 +26,8 @@ def needed_bytes(workload: Workload, peers: Collection[str]) -> int:
     framework keeps, and the temporaries of an expression on the largest tensor.
     """
     temporaries = 3 * max(workload.sizes) * BYTES_PER_ELEMENT
-    lists = 2 + (_TENSORFLOW_LISTS if "tensorflow" in peers else 0)
+    extra = {"tensorflow": _TENSORFLOW_LISTS, "torch": _TORCH_LISTS}
+    lists = 2 + max((extra.get(peer, 0) for peer in peers), default=0)
     return _PROCESS_BYTES + max(3, lists) * workload.nbytes + temporaries
 
 

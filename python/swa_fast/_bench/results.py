@@ -63,12 +63,14 @@ class ModelResult:
         updates_checked: updates that were compared with NumPy bit for bit before the timing.
         cpu_used_by_others: share of the machine's CPU time during the timing, None if unknown.
         rows: one per competitor, timed or missing, in the order of the report.
+        promises: verdicts on what has no row, because it is no update of the arena's averages.
     """
 
     workload: Workload
     updates_checked: int
     cpu_used_by_others: float | None
     rows: tuple[Row, ...]
+    promises: tuple[Verdict, ...] = ()
 
     def row(self, key: str) -> Row | None:
         """Return the competitor's row, None if it did not take part."""

@@ -32,6 +32,9 @@ time it takes."""
 
 _OVERHEAD_SECONDS = 3.0
 
+_PROMISES_SHARE = 0.3
+"""Of the seconds of a model, on top of them: what the promises without a row may take."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -189,7 +192,15 @@ def _run_model(
     for peer in lineup.wanted:
         reason = lineup.frameworks[peer.name]
         rows += [timed.get(key) or results.missing_row(key, reason) for key in peer.keys]
-    return results.ModelResult(workload, checked, others, tuple(rows))
+    promises: tuple[budgets.Verdict, ...] = ()
+    if "torch" in lineup.modules:
+        entries.clear()  # what they hold is needed below
+        tasks.clear()
+        from .competitors import torch_averager
+
+        bar.set_description(f"{workload.name}: averager")
+        promises = torch_averager.judge(arena, seconds * _PROMISES_SHARE, prime)
+    return results.ModelResult(workload, checked, others, tuple(rows), promises)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,10 @@ Attributes:
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._batch_norm import update_bn
 
 __all__ = ["callbacks", "optimizers", "update_bn"]
 

@@ -21,11 +21,14 @@ NUMPY = "numpy"
 FUSED_TORCH = "fused_torch"
 TORCH_FOREACH = "torch_foreach"
 TORCH_DEFAULT = "torch_default"
+MODEL_FUSED = "model_fused"
+MODEL_TORCH = "model_torch"
+MODEL_TORCH_MULTI = "model_torch_multi"
 TF_EAGER = "tf_eager"
 TF_FUNCTION = "tf_function"
 TF_XLA = "tf_xla"
 
-FUSED_KEYS = (FUSED, FLAT, FUSED_TORCH)
+FUSED_KEYS = (FUSED, FLAT, FUSED_TORCH, MODEL_FUSED)
 """Those that call swa_fast: checked against NumPy, and what the others are compared with."""
 
 LABELS = {
@@ -35,6 +38,9 @@ LABELS = {
     FUSED_TORCH: "swa_fast, torch tensors",
     TORCH_FOREACH: "torch._foreach_lerp_",
     TORCH_DEFAULT: "torch AveragedModel, default expression",
+    MODEL_FUSED: "swa_fast.torch AveragedModel",
+    MODEL_TORCH: "torch AveragedModel",
+    MODEL_TORCH_MULTI: "torch AveragedModel, get_swa_multi_avg_fn()",
     TF_EAGER: "TF Addons expression, eager",
     TF_FUNCTION: "TF Addons expression, tf.function",
     TF_XLA: "TF Addons expression, jit_compile=True",
@@ -90,7 +96,17 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("numpy", (NUMPY,)),
-        Peer("torch", (FUSED_TORCH, TORCH_FOREACH, TORCH_DEFAULT)),
+        Peer(
+            "torch",
+            (
+                FUSED_TORCH,
+                TORCH_FOREACH,
+                TORCH_DEFAULT,
+                MODEL_FUSED,
+                MODEL_TORCH,
+                MODEL_TORCH_MULTI,
+            ),
+        ),
         Peer("tensorflow", (TF_EAGER, TF_FUNCTION, TF_XLA)),
     )
 }

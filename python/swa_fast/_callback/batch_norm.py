@@ -1,0 +1,146 @@
+"""Exact moving statistics: the mean over batches of what each batch-normalization layer measures.
+
+A layer updates its moving statistics as `moving * momentum + batch * (1 - momentum)`. With moving
+statistics of zero and a momentum of 0 that leaves exactly the batch's own statistics, which are
+read
+after every batch and summed here in float64. A layer that is called k times in one batch runs with
+momentum j / (j + 1) in its call j, so that it is left with the mean over its calls. `momentum` is a
+Python number that compiled functions capture, so this works only in functions traced while the
+recorder is installed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .averages import Array
+
+_STATISTICS = ("moving_mean", "moving_variance")
+_RENORM = ("renorm_mean", "renorm_stddev")
+
+
+class Recorder:
+    """Collects the batch statistics of layers while it is installed.
+
+    Args:
+        layers: batch-normalization layers; one that runs in inference mode is left alone.
+        stand_in: makes of the recording `call` and the original what takes the layer's place.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Any],
+        stand_in: Callable[[Callable[..., Any], Callable[..., Any]], Callable[..., Any]],
+    ) -> None:
+        self.layers = list(layers)
+        self.batches = 0
+        self._stand_in = stand_in
+        self._sums: dict[int, tuple[int, list[Array]]] = {}
+        self._calls: dict[tuple[int, int], int] = {}
+        self._updated: set[int] = set()
+        self._saved: list[tuple[Any, float, Any]] | None = None
+
+    def install(self) -> None:
+        """Replaces `call` and `momentum` of the layers until `remove`."""
+        self._saved = []
+        for index, layer in enumerate(self.layers):
+            self._saved.append((layer, layer.momentum, vars(layer).get("call")))
+            vars(layer)["call"] = self._stand_in(
+                self._recorded(index, layer, layer.call), layer.call
+            )
+
+    def remove(self) -> None:
+        """Gives the layers their own `call` and `momentum` back; does nothing the second time."""
+        for layer, momentum, call in self._saved or ():
+            layer.momentum = momentum
+            if call is None:
+                vars(layer).pop("call", None)
+            else:
+                vars(layer)["call"] = call
+        self._saved = None
+
+    def begin_batch(self) -> None:
+        """Must be called before each forward pass, inside the function that is traced."""
+        # Replicas of one step trace in threads of their own, at the same time.
+        thread = threading.get_ident()
+        for key in [key for key in self._calls if key[0] == thread]:
+            del self._calls[key]
+
+    def begin_eager_batch(self) -> None:
+        """`begin_batch` for a pass that runs the layers' `call` each time: knows who was called."""
+        self._updated.clear()
+        self.begin_batch()
+
+    def updated(self) -> list[tuple[int, Any]]:
+        """Returns the layers that measured the batch, with their indices."""
+        return [(index, self.layers[index]) for index in sorted(self._updated)]
+
+    def collect(self, read: Callable[[Any], Array]) -> None:
+        """Adds the statistics of the batch that has just run.
+
+        Args:
+            read: returns a variable's value as an array.
+        """
+        self.batches += 1
+        for index, layer in self.updated():
+            values = [np.asarray(read(v), np.float64) for v in statistics(layer)]
+            count, sums = self._sums.get(index, (0, [np.zeros_like(value) for value in values]))
+            for total, value in zip(sums, values, strict=True):
+                total += value
+            self._sums[index] = (count + 1, sums)
+
+    def means(self) -> list[tuple[Any, Array]]:
+        """Returns pairs of a moving-statistics variable and its mean over the batches, float64."""
+        pairs: list[tuple[Any, Array]] = []
+        for index, (count, sums) in sorted(self._sums.items()):
+            layer = self.layers[index]
+            means = [total / count for total in sums]
+            pairs += zip(statistics(layer), means, strict=True)
+            if getattr(layer, "moving_stddev", None) is not None:
+                pairs.append((layer.moving_stddev, np.sqrt(means[1] + layer.epsilon)))
+        return pairs
+
+    def _recorded(self, index: int, layer: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            training = signature.bind_partial(*args, **kwargs).arguments.get("training")
+            if _is_true(training) and layer.trainable:
+                key = (threading.get_ident(), index)
+                calls = self._calls.get(key, 0)
+                if calls == 0:
+                    for variable in statistics(layer):
+                        variable.assign(np.zeros(tuple(variable.shape), np.float32))
+                    self._updated.add(index)
+                self._calls[key] = calls + 1
+                layer.momentum = calls / (calls + 1)
+            return original(*args, **kwargs)
+
+        return call
+
+
+def statistics(layer: Any) -> list[Any]:
+    """Returns the moving mean and variance of a layer; nothing if it is not built."""
+    variables = [getattr(layer, name, None) for name in _STATISTICS]
+    return [variable for variable in variables if variable is not None]
+
+
+def renorm_state(layer: Any) -> list[Any]:
+    """Returns what batch renormalization keeps for training, which is not a result."""
+    variables = [getattr(layer, name, None) for name in _RENORM]
+    return [variable for variable in variables if variable is not None]
+
+
+def _is_true(training: Any) -> bool:
+    """A symbolic `training` counts as true: its layer updates if the graph says so."""
+    return (
+        training
+        if isinstance(training, bool)
+        else training is not None
+        and (bool(training) if isinstance(training, int | np.bool_) else True)
+    )

@@ -1,0 +1,414 @@
+"""The callback itself, for any Keras: what happens at which hook."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from swa_fast._schedule import snapshot
+
+from . import arguments as _arguments
+from . import rates as _rates
+from . import state as _state
+from .averages import Averages
+from .backend import Backend
+from .data import input_batches
+from .finish import finish
+from .guard import Guard, find_callback_list, fit_locals
+from .resumable import Resumable
+from .statistics_pass import StatisticsPass
+from .update_bn import update_bn
+from .validation import evaluate_on_averages, swapped
+
+_RUNNING: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
+"""For each model: the callback that averages it, and the `params` dict that Keras makes anew for
+each `fit` and gives to all of its callbacks."""
+
+
+class AveragingCallback(Resumable):
+    """Averages the weights of a model during `fit` and leaves the model with the average.
+
+    The API and the schedules are those of keras-swa, after Izmailov et al. 2018 (arXiv 1803.05407).
+    A snapshot of the weights is taken at the end of every `swa_freq`-th epoch from `start_epoch`
+    on;
+    under 'cyclic', at the end of each cycle, where the rate is lowest. When training ends, by its
+    last epoch, by early stopping or by an exception, the model has the average of the snapshots.
+    All
+    floating-point weights are averaged, in float32 (float64 weights in float64).
+
+    A model with batch normalization needs moving statistics of its averaged weights. Unless
+    `bn_data`
+    is given, the last epoch is a forward pass for that: no weight changes, the learning rate shows
+    zero, and each moving statistic becomes the mean over the epoch's batches. When training ends
+    early, the same pass runs over the data of `fit` right away.
+
+    Args:
+        start_epoch: first epoch of averaging, counted from 1; >= 2 and lower than `epochs`.
+        lr_schedule: 'manual' leaves the learning rate alone. 'constant' holds the optimizer's rate
+            for the first half of the epochs before `start_epoch`, goes down to `swa_lr` in a line
+            that ends at 90 % of them, and stays there. 'cyclic' does the same up to `start_epoch`;
+            from there each batch goes a step down from `swa_lr2` to `swa_lr`, over `swa_freq`
+            epochs,
+            again and again.
+        swa_lr: learning rate of averaging; "auto" is a tenth of the optimizer's.
+        swa_lr2: where a cycle begins; "auto" is a quarter of the way from `swa_lr` to the
+            optimizer's rate, None is ten times `swa_lr`.
+        swa_freq: epochs from one snapshot to the next, or in a cycle (then >= 2).
+        batch_size: no longer needed; samples in a batch when `bn_data` is arrays (then 32 if None).
+        verbose: 1 prints what keras-swa prints.
+        bn_data: what `update_bn` takes: recomputes moving statistics after training, so that the
+        last
+            epoch trains. With `validate_with_average` also before each validation.
+        start_step: average by batch, from this batch on (counted from 0 over all epochs).
+        every_n_steps: average by batch: batches from one snapshot to the next; from the first batch
+            of `start_epoch` on unless `start_step` is given.
+        decay: > 0 and < 1 makes it an exponential average: `decay * average + (1 - decay) *
+        weights`
+            at each snapshot after the first.
+        validate_with_average: the validation of `fit` sees the averages, in the epoch's end, and
+        the
+            model gets its own weights back exactly.
+        backup_path: an `.npz` file that is rewritten after each epoch, beside BackupAndRestore's:
+            the next `fit` goes on from it, and deletes it at its end.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range; `fit` raises it for what only shows there.
+
+    Attributes:
+        lr_record: the learning rates that were set in the last `fit`: one for each epoch under
+            'constant', one for each batch under 'cyclic'. `history.history["lr"]` has them, too.
+    """
+
+    params: Any
+    model: Any
+
+    def __init__(
+        self,
+        start_epoch: int,
+        lr_schedule: str = "manual",
+        swa_lr: float | str = "auto",
+        swa_lr2: float | str | None = "auto",
+        swa_freq: int = 1,
+        batch_size: int | None = None,
+        verbose: int = 0,
+        *,
+        bn_data: Any = None,
+        start_step: int | None = None,
+        every_n_steps: int | None = None,
+        decay: float | None = None,
+        validate_with_average: bool = False,
+        backup_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._arguments = _arguments.check(
+            start_epoch, lr_schedule, swa_lr, swa_lr2, swa_freq, start_step, every_n_steps, decay
+        )
+        super().__init__()
+        self.start_epoch = start_epoch
+        self.lr_schedule = lr_schedule
+        self.swa_lr = swa_lr
+        self.swa_lr2 = swa_lr2
+        self.swa_freq = swa_freq
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self.bn_data = bn_data
+        self.validate_with_average = validate_with_average
+        self.backup_path = backup_path
+        self.lr_record: list[float] = []
+
+        self._averages = Averages(decay)
+        self._epochs_done = 0
+        self._steps_done = 0
+        self._rates: _rates.Rates | None = None
+        self._resume: _state.State | None = None
+        self._start_step: int | None = None
+        self._guard: Guard | None = None
+        self._pass: StatisticsPass | None = None
+        self._rate_before_pass: float | None = None
+        self._finished = True
+        self._first_epoch = True
+        # Keras looks at what a callback overrides: a batch hook costs every batch, so there is one
+        # only if it has work to do.
+        if lr_schedule == "cyclic":
+            self.on_train_batch_begin = self._set_cyclic_rate
+        if lr_schedule == "cyclic" or every_n_steps is not None or start_step is not None:
+            self.on_train_batch_end = self._count_batch
+
+    # Adapter ---------------------------------------------------------------------------------
+
+    def _make_backend(self) -> Backend:
+        raise TypeError("AveragingCallback must be mixed into a Keras callback")
+
+    # Hooks -----------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Checks everything that can be checked before the first batch."""
+        if self._guard is not None:  # left behind by a fit that failed before its first epoch
+            self._guard.remove()
+        backend = self._backend = self._make_backend()
+        model, epochs = self.model, self.params["epochs"]
+        running = _RUNNING.get(model)
+        if running is not None and running[1] is self.params:
+            raise ValueError(
+                "only one SWA callback can average a model in one fit. Received: two of them in "
+                "callbacks"
+            )
+        asked = self._arguments
+        if asked.start_epoch >= epochs:
+            raise ValueError(
+                '"swa_start" attribute must be lower than "epochs". '
+                f"Received: start_epoch={asked.start_epoch}, epochs={epochs}"
+            )
+        resume = self._resume
+        rates = self._initial_rates(resume)
+        if self.bn_data is not None:
+            input_batches(self.bn_data, self.batch_size or 32)  # raises if it never ends
+
+        _RUNNING[model] = (self, self.params)
+        self._rates, self.swa_lr = rates, asked.swa_lr if rates is None else rates.lower
+        if rates is not None and rates.upper is not None:
+            self.swa_lr2 = rates.upper
+        self._epochs = epochs
+        self._averages = Averages(asked.decay)
+        self._epochs_done = self._steps_done = 0
+        self._start_step = asked.start_step
+        self._averaged_epoch = -1
+        self._steps_in_epoch: int | None = self.params.get("steps")
+        if resume is not None:
+            self._go_on_from(resume)
+        self._resume = None
+        self.lr_record = []
+        self._finished, self._first_epoch = False, True
+        self._pass = self._rate_before_pass = None
+
+        if self.verbose > 0 and backend.batch_norm_layers(model) and self.bn_data is None:
+            self._say(
+                "Model uses batch normalization. SWA will require last epoch "
+                "to be a forward pass and will run with no learning rate"
+            )
+        if asked.schedule == "cyclic" and asked.every_n_steps is None:
+            self._warn_without_cycle()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Sets the epoch's rate, and prepares the batch-normalization epoch."""
+        if self._first_epoch:
+            self._first_epoch = False
+            self._begin_watching()
+            self._load_backup(epoch)
+        self._epoch = epoch
+        self._batches_in_epoch = 0
+        if epoch == self._arguments.start and self.verbose > 0:
+            self._say(f"\nEpoch {epoch + 1:05d}: starting stochastic weight averaging")
+        if self._is_statistics_epoch(epoch):
+            self._begin_statistics_epoch(epoch)
+            if self._arguments.schedule == "constant":
+                self.lr_record.append(0)
+        elif self._arguments.schedule == "constant":
+            assert self._rates is not None
+            rate = _rates.constant(
+                epoch, self._arguments.start, self._rates.initial, self._rates.lower
+            )
+            self._backend.set_rate(self.model.optimizer, rate)
+            self.lr_record.append(rate)
+
+    def _set_cyclic_rate(self, batch: int, logs: Any = None) -> None:
+        """Sets the batch's rate."""
+        if self._pass is not None:
+            self.lr_record.append(0)
+            return
+        assert self._rates is not None
+        start = self._arguments.start
+        steps = self._steps_in_epoch
+        if steps is None and self._epoch >= start:
+            raise ValueError(
+                "the 'cyclic' schedule must know the number of batches in an epoch before "
+                f"averaging starts. Received: data of unknown length in epoch {self._epoch + 1}, "
+                "the first of this fit; give steps_per_epoch"
+            )
+        rate = _rates.cyclic(
+            self._epoch, batch, steps or 1, start, self._arguments.period, self._rates
+        )
+        self._backend.set_rate(self.model.optimizer, rate)
+        self.lr_record.append(rate)
+
+    def _count_batch(self, batch: int, logs: Any = None) -> None:
+        """Counts batches, and averages by batch where that was asked for."""
+        # With steps_per_execution > 1 several ran; the last execution of an epoch may run fewer
+        # than Keras says.
+        end = batch + 1 if self._steps_in_epoch is None else min(batch + 1, self._steps_in_epoch)
+        first, ran = self._steps_done, end - self._batches_in_epoch
+        self._batches_in_epoch = end
+        if self._pass is not None:
+            return
+        self._steps_done += ran
+        period = self._arguments.every_n_steps
+        if period is None:
+            return
+        if self._start_step is None and self._epoch >= self._arguments.start:
+            self._start_step = self._steps_done - end
+        start = self._start_step
+        if start is not None and any(
+            snapshot(step, start, period)[0] for step in range(first, first + ran)
+        ):
+            self._take_snapshot()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Averages by epoch, and backs the state up."""
+        if self._steps_in_epoch is None and self._batches_in_epoch:
+            self._steps_in_epoch = self._batches_in_epoch
+        if self._pass is None:
+            self._average_epoch()
+        self._epochs_done = epoch + 1
+        if self.backup_path is not None:
+            _state.save_backup(self.backup_path, self.get_state())
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leaves the model with the averages and exact statistics."""
+        self._finish(interrupted=False)
+
+    # Steps -----------------------------------------------------------------------------------
+
+    def _initial_rates(self, resume: _state.State | None) -> _rates.Rates | None:
+        """Returns the rates, None if the schedule is 'manual' and needs none."""
+        optimizer, asked = self.model.optimizer, self._arguments
+        if asked.schedule != "manual" and self._backend.rate_is_driven(optimizer):
+            raise ValueError(
+                f"lr_schedule={asked.schedule!r} sets the optimizer's learning rate, which must be "
+                "a number. Received: an optimizer whose learning rate is a schedule object or a "
+                'function; give the optimizer a number, or use lr_schedule="manual" and keep it'
+            )
+        if resume is None and self.backup_path is not None:
+            resume = next(iter(_state.backups(self.backup_path)), None)
+        if resume is not None and resume["rates"] is not None:
+            initial, lower, upper = resume["rates"]
+            assert initial is not None
+            assert lower is not None
+            return _rates.Rates(initial, lower, upper)
+        initial = self._backend.rate(optimizer)
+        return _rates.resolve(asked.schedule, asked.swa_lr, asked.swa_lr2, initial)
+
+    def _begin_watching(self) -> None:
+        backend, model = self._backend, self.model
+        callbacks = find_callback_list(backend.callback_list)
+        if callbacks is None:
+            return
+        self._guard = guard = Guard(lambda: self._finish(interrupted=True), callbacks)
+        for name in (
+            "on_train_batch_begin",
+            "on_train_batch_end",
+            "on_epoch_begin",
+            "on_epoch_end",
+        ):
+            guard.watch(callbacks, name)
+        iterators = backend.fit_iterators(fit_locals(model))
+        for iterator in iterators:
+            guard.watch_context(iterator, "catch_stop_iteration")
+        guard.watch(model, "train_function")
+        guard.watch(model, "evaluate")
+        if self.validate_with_average:
+            evaluate_on_averages(self, guard, model)
+
+    def _is_statistics_epoch(self, epoch: int) -> bool:
+        return (
+            epoch == self._epochs - 1
+            and self.bn_data is None
+            and any(layer.trainable for layer in self._backend.batch_norm_layers(self.model))
+        )
+
+    def _begin_statistics_epoch(self, epoch: int) -> None:
+        backend, model = self._backend, self.model
+        self._check_weights()
+        if self._averages.count:
+            backend.assign(backend.weights(model), self._averages.copies())
+            self._announce(epoch)
+        if self.verbose > 0:
+            self._say(f"\nEpoch {epoch + 1:05d}: reinitializing batch normalization layers")
+            self._say(
+                f"\nEpoch {epoch + 1:05d}: running forward pass to adjust batch normalization"
+            )
+        if not backend.rate_is_driven(model.optimizer):
+            self._rate_before_pass = backend.rate(model.optimizer)
+            backend.set_rate(model.optimizer, 0.0)
+        self._begin_pass()
+
+    def _begin_pass(self) -> StatisticsPass:
+        layers = [layer for layer in self._backend.batch_norm_layers(self.model) if layer.trainable]
+        statistics_pass = StatisticsPass(self._backend, self.model, layers)
+        statistics_pass.install()
+        self._pass = statistics_pass
+        if self._guard is not None:
+            self._guard.watch(self.model, "train_function")
+        return statistics_pass
+
+    def _average_epoch(self) -> None:
+        """Takes the snapshot that is due at the end of the present epoch, once."""
+        asked = self._arguments
+        due, _ = snapshot(self._epoch, asked.first_snapshot, asked.period)
+        if due and asked.every_n_steps is None and self._epoch != self._averaged_epoch:
+            self._take_snapshot()
+            self._averaged_epoch = self._epoch
+        else:
+            self._check_weights()
+
+    def _take_snapshot(self) -> None:
+        backend = self._backend
+        variables = backend.weights(self.model)
+        labels = [backend.label(variable) for variable in variables]
+        dtypes = [backend.dtype(variable) for variable in variables]
+        self._averages.take(backend.read(variables), labels, dtypes)
+
+    def _check_weights(self) -> None:
+        if self._averages.count:
+            variables = self._backend.weights(self.model)
+            labels = [self._backend.label(variable) for variable in variables]
+            self._averages.check([tuple(variable.shape) for variable in variables], labels)
+
+    def _finish(self, interrupted: bool) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        names = fit_locals(self.model)
+        finish(self, names, interrupted)
+
+    def _announce(self, epoch: int) -> None:
+        if self.verbose > 0:
+            self._say(
+                f"\nEpoch {epoch + 1:05d}: final model weights set to stochastic weight average"
+            )
+
+    def _say(self, text: str) -> None:
+        # Only called between epochs, when Keras's progress bar has ended its line.
+        print(text, flush=True)
+
+    def _warn_without_cycle(self) -> None:
+        last = self._epochs - 1
+        if self._is_statistics_epoch(last):
+            last -= 1
+        if self._arguments.first_snapshot > last:
+            warnings.warn(
+                f"no cycle ends before training does: the first would end with epoch "
+                f"{self._arguments.first_snapshot + 1}, the last training epoch is {last + 1}, so "
+                "no weights will be averaged",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    @contextlib.contextmanager
+    def averages_in_place(self) -> Iterator[None]:
+        """Evaluates what runs inside on the averages, if there are any yet."""
+        if self._pass is not None or self._finished:  # in the statistics epoch they are there
+            yield
+            return
+        self._average_epoch()  # Keras validates before it says that the epoch has ended
+        if self._averages.count == 0:
+            yield
+            return
+        backend, model = self._backend, self.model
+        with swapped(backend, model, self._averages.copies()):
+            if self.bn_data is not None:
+                update_bn(backend, model, self.bn_data, self.batch_size or 32, None, False)
+            yield

@@ -1,0 +1,88 @@
+"""The part of the callback that saves its state and goes on from it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from . import rates as _rates
+from . import state as _state
+from .averages import Averages
+
+
+class Resumable:
+    """Mixin with the state of a callback that averages."""
+
+    backup_path: str | os.PathLike[str] | None
+    _averages: Averages
+    _epochs_done: int
+    _steps_done: int
+    _start_step: int | None
+    _rates: _rates.Rates | None
+    _resume: _state.State | None
+
+    def get_state(self) -> _state.State:
+        """Returns copies of the averages, their count and what else a resumed `fit` needs.
+
+        Example:
+            >>> other.set_state(swa.get_state())  # doctest: +SKIP
+        """
+        return _state.State(
+            averages=self._averages.copies(),
+            count=self._averages.count,
+            epochs=self._epochs_done,
+            steps=self._steps_done,
+            start_step=self._start_step,
+            rates=None if self._rates is None else list(self._rates),
+        )
+
+    def set_state(self, state: Any) -> None:
+        """Makes the next `fit` go on from `state`.
+
+        Args:
+            state: from `get_state`. The model's and the optimizer's own weights are the caller's.
+
+        Raises:
+            TypeError: it is not a dict.
+            ValueError: it does not have what `get_state` gives.
+        """
+        self._resume = _state.check(state)
+
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Writes `get_state()` to an `.npz` file, whole or not at all."""
+        _state.save(path, self.get_state())
+
+    def load_state(self, path: str | os.PathLike[str]) -> None:
+        """Makes the next `fit` go on from a file that `save_state` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a state.
+        """
+        self._resume = _state.load(path)
+
+    def _go_on_from(self, state: _state.State) -> None:
+        self._averages.restore(state["averages"], state["count"])
+        self._epochs_done, self._steps_done = state["epochs"], state["steps"]
+        self._start_step = state["start_step"]
+        if state["rates"] is not None:
+            initial, lower, upper = state["rates"]
+            assert initial is not None
+            assert lower is not None
+            self._rates = _rates.Rates(initial, lower, upper)
+
+    def _load_backup(self, epoch: int) -> None:
+        """Goes on from the backup made before `epoch`; the first epoch starts anew."""
+        if self.backup_path is None or epoch == 0:
+            return
+        states = _state.backups(self.backup_path)
+        for state in states:
+            if state["epochs"] == epoch:
+                self._go_on_from(state)
+                return
+        if states:
+            raise ValueError(
+                f"backup_path must hold the state of epoch {epoch}, after which this fit resumes. "
+                f"Received: states of epochs {[state['epochs'] for state in states]} in "
+                f"{str(self.backup_path)!r}"
+            )

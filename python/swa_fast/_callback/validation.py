@@ -1,0 +1,62 @@
+"""Validation of the averages at an epoch's end, inside `fit`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .backend import Backend
+from .guard import Guard
+
+_SAVING = ("save", "save_weights", "export")
+
+
+def evaluate_on_averages(callback: Any, guard: Guard, model: Any) -> None:
+    """Makes `fit`'s own calls of `model.evaluate` see the averages instead of the weights.
+
+    A call of `evaluate` by the user, or by another callback, sees the model's weights.
+    """
+    original = vars(model).get("evaluate") or model.evaluate
+
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        # The keyword by which fit says that the call is its own.
+        if not kwargs.get("_use_cached_eval_dataset"):
+            return original(*args, **kwargs)
+        with callback.averages_in_place():
+            return original(*args, **kwargs)
+
+    guard.replace(model, "evaluate", evaluate)
+
+
+@contextlib.contextmanager
+def swapped(backend: Backend, model: Any, averages: list[Any]) -> Iterator[None]:
+    """Puts `averages` in the place of the model's floating-point weights, and exactly back.
+
+    While they are there the model cannot be saved.
+    """
+    variables = backend.weights(model)
+    before = backend.hold(variables)
+    replaced = [(name, vars(model).get(name)) for name in _SAVING if hasattr(model, name)]
+    for name, _ in replaced:
+        vars(model)[name] = _refuse(name)
+    try:
+        backend.assign(variables, averages)
+        yield
+    finally:
+        backend.assign(variables, before)
+        for name, previous in replaced:
+            if previous is None:
+                del vars(model)[name]
+            else:
+                vars(model)[name] = previous
+
+
+def _refuse(name: str) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError(
+            f"model.{name} must not be called while validate_with_average evaluates the averages: "
+            "the model would be saved without its own weights. Save it at the end of an epoch"
+        )
+
+    return refuse

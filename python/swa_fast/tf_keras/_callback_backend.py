@@ -1,0 +1,186 @@
+"""Legacy Keras (tf_keras, Keras 2) as the callback sees it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+try:
+    import tensorflow as tf
+    import tf_keras
+except ImportError as error:
+    raise ImportError(
+        'swa_fast.tf_keras needs TensorFlow and tf_keras: pip install "swa-fast[tf-keras]"',
+        name=error.name,
+    ) from error
+
+from swa_fast._callback.batch_norm import Recorder
+from swa_fast._callback.tensorflow_variables import for_native_call, measured, tensors
+
+
+class LegacyKerasBackend:
+    """tf_keras on TensorFlow."""
+
+    callback_list: type = tf_keras.callbacks.CallbackList
+    optimizer_type: tuple[type, ...] = (
+        tf_keras.optimizers.Optimizer,
+        tf_keras.optimizers.legacy.Optimizer,
+    )
+    update_methods: ClassVar[dict[str, Callable[..., Any]]] = {
+        "apply_gradients": lambda optimizer, *args, **kwargs: optimizer.iterations,
+    }
+
+    def batch_norm_layers(self, model: Any) -> list[Any]:
+        """Returns every BatchNormalization inside `model`, SyncBatchNormalization included."""
+        # The base class of BatchNormalization is that of SyncBatchNormalization, too.
+        kind = tf_keras.layers.BatchNormalization.__base__
+        layers = {id(layer): layer for layer in model._flatten_layers()}
+        return [layer for layer in layers.values() if isinstance(layer, kind)]
+
+    def weights(self, model: Any) -> list[Any]:
+        """Returns the floating-point weights."""
+        return [variable for variable in model.weights if variable.dtype.is_floating]
+
+    def state_variables(self, model: Any) -> list[Any]:
+        """Returns weights and counters alike."""
+        return list(model.variables)
+
+    def label(self, variable: Any) -> str:
+        """Returns the variable's name."""
+        return str(variable.name)
+
+    def dtype(self, variable: Any) -> str:
+        """Returns the storage type."""
+        return str(variable.dtype.name)
+
+    def hold(self, variables: Sequence[Any]) -> list[Any]:
+        """Keeps the variables' tensors: an assign gives a variable a new buffer."""
+        return tensors([getattr(variable, "_variable", variable) for variable in variables])
+
+    def read(self, variables: Sequence[Any]) -> list[Any]:
+        """Shares memory with the variables where they are on the CPU."""
+        return for_native_call(self.hold(variables))
+
+    def assign(self, variables: Sequence[Any], values: Sequence[Any]) -> None:
+        """Assigns each variable, in its own type."""
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(tf.cast(value, variable.dtype))
+
+    def rate(self, optimizer: Any) -> float:
+        """Returns the rate, of a schedule at its present step."""
+        rate = optimizer.learning_rate
+        return float(tf.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate))
+
+    def set_rate(self, optimizer: Any, rate: float) -> None:
+        """Assigns the rate's variable."""
+        optimizer.learning_rate = rate
+
+    def rate_is_driven(self, optimizer: Any) -> bool:
+        """Asks the innermost optimizer of wrappers such as LossScaleOptimizer."""
+        while hasattr(optimizer, "inner_optimizer"):
+            optimizer = optimizer.inner_optimizer
+        rate = getattr(optimizer, "_learning_rate", None)
+        if rate is None:
+            rate = optimizer._hyper["learning_rate"] if hasattr(optimizer, "_hyper") else None
+        return callable(rate)
+
+    def single_step_function(self, model: Any) -> Callable[..., Any]:
+        """Has Keras itself make the function."""
+        function, graph_function = model.train_function, vars(model).get("train_tf_function")
+        try:
+            with self.one_step_at_a_time(model):
+                made: Callable[..., Any] = model.make_train_function(force=True)
+        finally:
+            model.train_function = function
+            model.train_tf_function = graph_function
+        return made
+
+    @contextlib.contextmanager
+    def one_step_at_a_time(self, model: Any) -> Iterator[int]:
+        """Keras reads the number, a variable, when a function is made."""
+        variable = model._steps_per_execution
+        steps = 1 if variable is None else int(variable.numpy())
+        if variable is not None:
+            variable.assign(1)
+        try:
+            yield steps
+        finally:
+            if variable is not None:
+                variable.assign(steps)
+
+    def stand_in(
+        self, call: Callable[..., Any], original: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Keeps autograph out, and the recorder out of calls that only infer shapes."""
+
+        def chosen(*args: Any, **kwargs: Any) -> Any:
+            graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+            infers = getattr(graph, "name", "").endswith("_scratch_graph")
+            return (original if infers else call)(*args, **kwargs)
+
+        return tf.autograph.experimental.do_not_convert(chosen)  # type: ignore[no-any-return]
+
+    def record_statistics(
+        self, recorder: Recorder, step: Callable[..., Any], arguments: tuple[Any, ...], steps: int
+    ) -> Any:
+        """Runs the steps; data that ends is TensorFlow's OutOfRangeError here."""
+        result = None
+        for done in range(steps):
+            try:
+                result = step(*arguments)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                if done == 0:
+                    raise
+                break
+            recorder.collect(self.measured)
+        pairs = recorder.means()
+        self.assign([variable for variable, _ in pairs], [mean for _, mean in pairs])
+        return result
+
+    def measured(self, variable: Any) -> Any:
+        """Averages over the replicas of a strategy."""
+        return measured(variable)
+
+    def fit_iterators(self, names: dict[str, Any]) -> tuple[Any, ...]:
+        """Finds the data handler."""
+        return (names["data_handler"],) if "data_handler" in names else ()
+
+    def run_epoch(self, model: Any, names: dict[str, Any]) -> bool:
+        """Starts the data handler's dataset anew."""
+        if "data_handler" not in names:
+            return False
+        handler = names["data_handler"]
+        handler._insufficient_data = False
+        # A generator cannot start anew: it goes on, as in the next epoch.
+        if "Generator" in type(handler._adapter).__name__:
+            iterator = names["iterator"]
+        else:
+            iterator = iter(handler._dataset)
+        with handler.catch_stop_iteration():
+            for _ in handler.steps():
+                model.train_function(iterator)
+        return True
+
+    def forward(self, model: Any, inputs: Any) -> None:
+        """Runs the model eagerly."""
+        model(_tensors(inputs), training=True)
+
+    def build(self, model: Any, inputs: Any) -> None:
+        """Runs the model once in inference mode."""
+        model(_tensors(inputs), training=False)
+
+
+def _tensors(inputs: Any) -> Any:
+    """Keras 2 takes float64 arrays as they are; `fit` would have cast them."""
+    floatx = tf_keras.backend.floatx()
+    return tf.nest.map_structure(
+        lambda value: (
+            tf.cast(value, floatx)
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+            else tf.convert_to_tensor(value)
+        ),
+        inputs,
+    )

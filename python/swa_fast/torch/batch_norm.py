@@ -1,0 +1,115 @@
+"""Recomputing the statistics of BatchNorm for averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def update_bn(
+    loader: Iterable[Any],
+    model: Any,
+    device: Any = None,
+    *,
+    forward: Callable[[Any, Any], Any] | None = None,
+) -> None:
+    """Recomputes the running statistics of every BatchNorm layer in one pass over ``loader``.
+
+    As ``torch.optim.swa_utils.update_bn``: the statistics are reset, the model runs in training
+    mode without gradients, and the statistics become the plain average over the batches. Momentum
+    and the mode of each submodule are put back, whatever happens; if something is raised, the
+    statistics are put back too. A model without BatchNorm is left alone and nothing is read.
+
+    Args:
+        loader: the batches. Without ``forward``, a batch is the model's input, or a list or tuple
+            whose first element is.
+        model: the model, often an ``AveragedModel``.
+        device: where the tensors of a batch are moved to first; None leaves them.
+        forward: called as ``forward(model, batch)`` for each batch, for loaders whose batch is
+            something else: ``forward=lambda model, batch: model(batch["image"], batch["mask"])``.
+
+    Raises:
+        ValueError: ``loader`` gave no batch; the statistics are unchanged.
+
+    Example:
+        >>> import torch
+        >>> from swa_fast.torch import update_bn
+        >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(1))
+        >>> update_bn([torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])], model)
+        >>> model[0].running_mean
+        tensor([4.])
+    """
+    if forward is not None and not callable(forward):
+        kind = type(forward).__name__
+        raise TypeError(f"forward must be callable as forward(model, batch). Received: {kind}")
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    ]
+    if not layers:
+        return
+    batches = iter(loader)
+    try:
+        first = next(batches)
+    except StopIteration:
+        raise ValueError(
+            "loader must give at least one batch. Received: an empty loader; the BatchNorm "
+            "statistics were left as they were"
+        ) from None
+
+    momenta = [layer.momentum for layer in layers]
+    modes = [(module, module.training) for module in model.modules()]
+    statistics = [_statistics_of(layer) for layer in layers]
+    try:
+        with torch.no_grad():
+            model.train()
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None
+            _run(model, first, device, forward)
+            for batch in batches:
+                _run(model, batch, device, forward)
+    except BaseException:
+        for layer, kept in zip(layers, statistics, strict=True):
+            _restore(layer, kept)
+        raise
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, training in modes:
+            module.training = training
+
+
+def _run(model: Any, batch: Any, device: Any, forward: Callable[[Any, Any], Any] | None) -> None:
+    if forward is not None:
+        forward(model, batch if device is None else _moved(batch, device))
+        return
+    if isinstance(batch, list | tuple):
+        batch = batch[0]
+    model(batch if device is None else batch.to(device))
+
+
+def _moved(batch: Any, device: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return {key: _moved(item, device) for key, item in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_moved(item, device) for item in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(_moved(item, device) for item in batch)
+    return batch.to(device) if hasattr(batch, "to") else batch
+
+
+def _statistics_of(layer: Any) -> dict[str, Any]:
+    kept = {name: getattr(layer, name, None) for name in _STATISTICS}
+    return {name: tensor.clone() for name, tensor in kept.items() if tensor is not None}
+
+
+def _restore(layer: Any, statistics: dict[str, Any]) -> None:
+    with torch.no_grad():
+        for name, tensor in statistics.items():
+            getattr(layer, name).copy_(tensor)

@@ -1,0 +1,290 @@
+"""``WeightAverager``: averages over a list of parameters, without a copy of the model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from swa_fast._schedule import check_integer, snapshot
+
+from . import _fused
+from ._distributed import agree, is_sharded, local_all, reshard
+from ._half_precision import HALF_DTYPES
+from ._nonfinite import all_finite, check_nonfinite
+from ._parameters import Source, describe_mismatch
+from ._state import check_state
+from ._swap import Exchange
+from .multi_avg import check_decay
+
+
+class WeightAverager:
+    """Averages of a model's parameters, updated by one fused call.
+
+    The averages are a list of tensors beside the model; the model is not copied. So models that
+    cannot be copied work too: with weight_norm, compiled, with tied weights, sharded by FSDP2
+    (each rank averages its own shards).
+
+    Args:
+        params_or_module: a module, whose parameters are read afresh at each call, or an iterable
+            of tensors or of ``(name, tensor)`` pairs. A tensor that appears twice is averaged once.
+        dtype: of the averages. By default float32 for float16 and bfloat16 parameters, and the
+            parameter's own for others.
+        device: where the averages are kept; by default with the parameters, which then must stay
+            there (see ``to``).
+        decay: None for the equally weighted mean; a number in [0, 1] for the exponential one,
+            ``decay * average + (1 - decay) * value``, which starts from the first value.
+        start: call of ``update`` that takes the first snapshot, counted from 0.
+        period: calls of ``update`` from one snapshot to the next.
+        use_buffers: also average a module's floating-point buffers, and copy its integer ones.
+        nonfinite: "propagate" averages NaN and infinity as torch does; "skip" leaves out a whole
+            snapshot that holds one, and counts it in ``skipped``. Checking reads all values once
+            more, and waits for the device.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range, or there is nothing to average.
+
+    Example:
+        >>> import torch
+        >>> from swa_fast.torch import WeightAverager
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> averager = WeightAverager(model)
+        >>> for weight in (1.0, 2.0, 6.0):
+        ...     with torch.no_grad():
+        ...         _ = model.weight.fill_(weight)
+        ...     _ = averager.update()
+        >>> with averager.applied():
+        ...     model.weight.item()
+        3.0
+        >>> model.weight.item()
+        6.0
+    """
+
+    def __init__(
+        self,
+        params_or_module: Any,
+        *,
+        dtype: Any = None,
+        device: Any = None,
+        decay: float | None = None,
+        start: int = 0,
+        period: int = 1,
+        use_buffers: bool = False,
+        nonfinite: str = "propagate",
+    ) -> None:
+        """Allocates the averages; see the class for the arguments."""
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"dtype must be a floating-point torch.dtype. Received: {dtype!r}")
+        self._decay = None if decay is None else check_decay(decay)
+        self._start = check_integer("start", start, 0)
+        self._period = check_integer("period", period, 1)
+        self._nonfinite = check_nonfinite(nonfinite)
+        self._device = None if device is None else torch.device(device)
+        self._source = Source(params_or_module, use_buffers, "params_or_module")
+        self._count = 0
+        self._step = 0
+        self._skipped = 0
+        self._exchange = Exchange()
+        values = self._source.tensors()
+        with torch.no_grad():
+            # Filled, because the state is saved before the first snapshot too.
+            self._averages = [self._allocate(value, dtype).copy_(value) for value in values]
+        self._sharded = any(is_sharded(value) for value in values)
+
+    def _allocate(self, value: Any, dtype: Any) -> Any:
+        if not value.is_floating_point():
+            dtype = value.dtype
+        elif dtype is None:
+            dtype = torch.float32 if value.dtype in HALF_DTYPES else value.dtype
+        return torch.empty_like(
+            value.detach(),
+            dtype=dtype,
+            device=self._device,
+            memory_format=torch.preserve_format,
+            requires_grad=False,
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of snapshots in the averages."""
+        return self._count
+
+    @property
+    def step(self) -> int:
+        """Number of calls of ``update`` so far."""
+        return self._step
+
+    @property
+    def skipped(self) -> int:
+        """Number of snapshots left out because a value was NaN or infinite."""
+        return self._skipped
+
+    @property
+    def names(self) -> list[str]:
+        """Name of each average: the module's own, or its index in the list."""
+        return list(self._source.names)
+
+    def update(self) -> bool:
+        """Takes the parameters into the averages, if a snapshot is due.
+
+        Returns:
+            Whether a snapshot was taken.
+
+        Raises:
+            ValueError: the parameters no longer match the averages; nothing was written.
+            RuntimeError: the averages are swapped in.
+        """
+        self._require_not_swapped("update()")
+        due, _ = snapshot(self._step, self._start, self._period)
+        if due:
+            due = self._take_snapshot()
+        self._step += 1
+        return bool(due)
+
+    def _take_snapshot(self) -> bool:
+        values = self._values()
+        if self._nonfinite == "skip" and not agree(all_finite(local_all(values)), values):
+            self._skipped += 1
+            return False
+        with self._explained(values):
+            averages = local_all(self._averages)
+            locals_ = local_all(values)
+            if self._decay is None or self._count == 0:
+                _fused.running_mean_(averages, locals_, self._count, any_device=self._any_device)
+            else:
+                weight = 1.0 - self._decay
+                _fused.lerp_(averages, locals_, weight, any_device=self._any_device)
+        self._count += 1
+        return True
+
+    def averages(self) -> list[Any]:
+        """Returns the tensors that hold the averages now, in the order of ``names``: no copies.
+
+        Before the first snapshot they hold the parameters as they were when this was made.
+        """
+        return self._exchange.where(self._averages, self._values())
+
+    def copy_to(self, params: Any = None) -> None:
+        """Copies the averages into parameters, rounding where those are narrower.
+
+        Args:
+            params: a module or a list of tensors; by default the parameters that are averaged.
+
+        Raises:
+            ValueError: ``params`` does not match in number, shape or device; nothing was written.
+            RuntimeError: there is no snapshot yet, or the averages are swapped in.
+        """
+        self._require_not_swapped("copy_to()")
+        self._require_snapshot("copy_to()")
+        values = self._values()
+        if params is not None:
+            values = Source(params, self._source.use_buffers, "params").tensors()
+        with self._explained(values):
+            _fused.copy_(local_all(values), local_all(self._averages), any_device=self._any_device)
+
+    def swap(self) -> None:
+        """Exchanges the averages with the parameters; a second call puts both back, bit for bit.
+
+        Needs no memory where average and parameter have the same dtype; where the average is
+        wider, the parameter's value is kept aside (2 bytes per element of a half-precision model).
+        While swapped, ``update`` and ``copy_to`` are refused, and the parameters must not be
+        trained: a change to them would be a change to the averages.
+
+        Raises:
+            ValueError: the parameters no longer match the averages; nothing was written.
+            RuntimeError: there is no snapshot yet.
+        """
+        self._require_snapshot("swap()")
+        values = self._values()
+        with self._explained(values):
+            exchange = self._exchange.end if self._exchange.active else self._exchange.begin
+            exchange(local_all(self._averages), local_all(values), self._any_device)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Context in which the parameters hold the averages; always swaps back.
+
+        Raises:
+            RuntimeError: there is no snapshot yet, or the averages are swapped in already.
+        """
+        self._require_not_swapped("applied()")
+        self.swap()
+        try:
+            yield
+        finally:
+            if self._exchange.active:
+                self.swap()
+
+    def to(self, device: Any) -> WeightAverager:
+        """Moves the averages to ``device``, as after moving the model there, and returns self."""
+        self._require_not_swapped("to()")
+        self._averages = [average.to(device) for average in self._averages]
+        if self._device is not None:
+            self._device = torch.device(device)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the averages by name (no copies), and the counters.
+
+        Tensors and ints only: it can be loaded with ``torch.load(..., weights_only=True)``, and
+        saved and resharded by ``torch.distributed.checkpoint``.
+        """
+        return {
+            "averages": dict(zip(self._source.names, self.averages(), strict=True)),
+            "count": self._count,
+            "step": self._step,
+            "skipped": self._skipped,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Loads what ``state_dict`` returned, from a model with the same parameters.
+
+        Raises:
+            KeyError, TypeError, ValueError: it does not match; nothing was changed.
+            RuntimeError: the averages are swapped in.
+        """
+        self._require_not_swapped("load_state_dict()")
+        tensors, counters = check_state(self._source.names, self._averages, state_dict)
+        _fused.copy_(local_all(self._averages), local_all(tensors), any_device=True)
+        self._count, self._step, self._skipped = counters
+
+    def _continue_from(self, other: WeightAverager) -> None:
+        """Takes the step and skipped counters of one that has no snapshot yet."""
+        self._step, self._skipped = other._step, other._skipped
+
+    @property
+    def _any_device(self) -> bool:
+        return self._device is not None
+
+    def _values(self) -> list[Any]:
+        if self._sharded and self._source.module is not None:
+            reshard(self._source.module)
+        return self._source.tensors()
+
+    @contextlib.contextmanager
+    def _explained(self, values: list[Any]) -> Iterator[None]:
+        try:
+            yield
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            mismatch = describe_mismatch(
+                self._source.names, self._averages, values, any_device=self._any_device
+            )
+            if mismatch is None:
+                raise
+            raise ValueError(f"the parameters do not match the averages: {mismatch}") from error
+
+    def _require_snapshot(self, what: str) -> None:
+        if self._count == 0:
+            raise RuntimeError(
+                f"{what} needs at least one snapshot. Received: none in {self._step} calls of "
+                f"update() (start={self._start}, period={self._period})"
+            )
+
+    def _require_not_swapped(self, what: str) -> None:
+        if self._exchange.active:
+            raise RuntimeError(
+                f"{what} is refused while the averages are swapped into the parameters: swap back "
+                "first"
+            )

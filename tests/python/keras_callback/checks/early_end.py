@@ -1,0 +1,214 @@
+"""Training that ends before its last epoch: early stopping, interruptions, errors."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from . import check
+from .environment import Environment, array, assert_same_bits, raises, running_mean, weights
+
+
+def _assert_averaged(env, model, snapshots):
+    index = {id(variable): i for i, variable in enumerate(model.weights)}
+    means = running_mean(snapshots)
+    expected = [means[index[id(variable)]] for variable in model.trainable_variables]
+    assert_same_bits(env.trainable(model), expected)
+
+
+def _assert_clean(env, model):
+    """Nothing of ours is left on the model, its layers or its optimizer."""
+    assert "evaluate" not in vars(model)
+    assert "train_step" not in vars(model)
+    assert "swa_fast" not in getattr(model.train_function, "__module__", "")
+    for name in ("apply", "apply_gradients", "stateless_apply"):
+        assert "lambda" not in repr(vars(model.optimizer).get(name))
+    for layer in env.bn_layers(model):
+        assert layer.momentum == 0.99
+        assert "_recorded" not in getattr(layer.call, "__qualname__", "")
+
+
+@check()
+def early_stopping_before_and_after_us(env: Environment) -> None:
+    for first in (True, False):
+        model, recorder = env.bn_model(), env.recorder()
+        stopping = env.keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)
+        stop_late = env.callback(
+            on_epoch_end=lambda this, epoch, logs=None: setattr(
+                this.model, "stop_training", epoch >= 3
+            )
+        )
+        stopping.start_from_epoch = 99  # the next callback decides when
+        swa = env.SWA(2, "constant", swa_lr=0.01)
+        order = (stopping, stop_late, swa) if first else (swa, stopping, stop_late)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            env.fit(model, recorder, *order, epochs=50)
+        assert len(recorder.weights) == 4
+        _assert_averaged(env, model, recorder.weights[1:4])
+        env.assert_exact_statistics(model)
+        _assert_clean(env, model)
+
+
+@check("tensorflow", "tf_keras")
+def real_early_stopping(env: Environment) -> None:
+    model, recorder = env.bn_model(), env.recorder()
+    stopping = env.keras.callbacks.EarlyStopping("loss", patience=3, min_delta=1e9)
+    env.fit(model, recorder, env.SWA(2), stopping, epochs=50)
+    assert len(recorder.weights) == 4
+    _assert_averaged(env, model, recorder.weights[1:4])
+    env.assert_exact_statistics(model)
+
+
+@check()
+def stopped_without_batch_norm(env: Environment) -> None:
+    model, recorder = env.dense_model(), env.recorder()
+    stop = env.callback(
+        on_epoch_end=lambda this, epoch, logs=None: setattr(this.model, "stop_training", epoch == 2)
+    )
+    env.fit(model, recorder, env.SWA(2), stop, epochs=9)
+    assert_same_bits(weights(model), running_mean(recorder.weights[1:3]))
+
+
+@check()
+def interrupted_anywhere(env: Environment) -> None:
+    """An exception from any place inside `fit` leaves the averages, and goes on to the caller."""
+    last = [0]
+
+    def interrupt(at_epoch):
+        def hook(this, number, logs=None):
+            if last[0] == at_epoch:
+                raise KeyboardInterrupt("now")
+
+        return hook
+
+    def note(this, epoch, logs=None):
+        last[0] = epoch
+
+    hooks = ["on_train_batch_end", "on_epoch_end", "on_test_begin", "on_train_batch_begin"]
+    if env.target == "jax":  # which compiles everything anew for each
+        hooks = hooks[:2]
+    for hook in hooks:
+        last[0] = 0
+        model, recorder = env.bn_model(), env.recorder()
+        noting = env.callback(on_epoch_begin=note)
+        breaking = env.callback(**{hook: interrupt(3)})
+        arguments = {"validation_data": (env.x, env.y)} if "test" in hook else {}
+        with raises(KeyboardInterrupt, "now"):
+            env.fit(model, recorder, noting, env.SWA(2), breaking, epochs=9, **arguments)
+        ended = 4 if hook == "on_epoch_end" else 3
+        _assert_averaged(env, model, recorder.weights[1:ended])
+        env.assert_exact_statistics(model)
+        _assert_clean(env, model)
+        env.fit(model, epochs=1)  # and the model still trains
+
+
+@check()
+def interrupted_by_the_data(env: Environment) -> None:
+    """An error of the user's data set: no second pass is possible, the averages are there."""
+    model, recorder = env.bn_model(), env.recorder()
+    base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
+
+    class Data(base):
+        broken = False
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int):
+            if self.broken:
+                raise RuntimeError("the disk is gone")
+            return env.x[index * 8 : index * 8 + 8], env.y[index * 8 : index * 8 + 8]
+
+    data = Data()
+    noting = env.callback(
+        on_epoch_end=lambda this, epoch, logs=None: setattr(data, "broken", epoch >= 2)
+    )
+    failed = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model.fit(data, epochs=9, verbose=0, callbacks=[recorder, env.SWA(2), noting])
+        except Exception as error:
+            failed = str(error)
+    assert failed is not None
+    assert "the disk is gone" in failed
+    if env.target != "torch":  # there the data is read outside of everything we can watch
+        expected = running_mean(recorder.weights[1:3])
+        index = next(i for i, v in enumerate(model.weights) if tuple(v.shape) == (4, 5))
+        assert_same_bits([weights(model)[index]], [expected[index]])
+        assert any("averages" in str(w.message) for w in caught)
+
+
+@check()
+def interrupted_in_the_statistics_epoch(env: Environment) -> None:
+    epochs: list[int] = []
+
+    def hook(this, batch, logs=None):
+        if len(epochs) == 4 and batch == 1:
+            raise KeyboardInterrupt
+
+    breaking = env.callback(
+        on_epoch_begin=lambda this, epoch, logs=None: epochs.append(epoch), on_train_batch_end=hook
+    )
+    optimizer = env.keras.optimizers.AdamW(0.05, weight_decay=0.3)
+    model, recorder = env.bn_model(optimizer), env.recorder()
+    with raises(KeyboardInterrupt, ""):
+        env.fit(model, recorder, env.SWA(2), breaking, epochs=4)
+    _assert_averaged(env, model, recorder.weights[1:3])
+    env.assert_exact_statistics(model, env.batches()[:2])
+    _assert_clean(env, model)
+    assert env.rate(model) > 0.04
+
+
+@check("tensorflow", "tf_keras")
+def interrupted_before_averaging(env: Environment) -> None:
+    model = env.bn_model()
+    seen: list[list[np.ndarray]] = []
+
+    def hook(this, batch, logs=None):
+        seen.append(weights(this.model))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with raises(KeyboardInterrupt, ""):
+        env.fit(model, env.SWA(3), env.callback(on_train_batch_end=hook), epochs=9)
+    assert_same_bits(weights(model), seen[-1])
+
+
+@check("tensorflow", "tf_keras")
+def an_aborted_fit_leaves_no_watch_behind(env: Environment) -> None:
+    """A later fit without the callback, that fails, must not find old averages in the model."""
+    model = env.bn_model()
+
+    def fail(this, batch, logs=None):
+        raise RuntimeError("no")
+
+    failing = env.callback(on_epoch_begin=fail)
+    for _ in range(2):
+        with raises(RuntimeError, "no"):
+            env.fit(model, env.SWA(2), failing, epochs=5)
+    before = weights(model)
+    with raises(RuntimeError, "no"):
+        env.fit(model, env.callback(on_train_batch_begin=fail), epochs=2)
+    assert_same_bits(weights(model), before)
+    env.fit(model, epochs=1)
+    assert int(array(model.optimizer.iterations)) == 3
+
+
+@check("tensorflow", "tf_keras")
+def stopped_before_the_first_cycle_ends(env: Environment) -> None:
+    model, recorder = env.dense_model(), env.recorder()
+    stop = env.callback(
+        on_epoch_end=lambda this, epoch, logs=None: setattr(this.model, "stop_training", epoch == 2)
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        env.fit(model, recorder, env.SWA(2, "cyclic", swa_freq=4), stop, epochs=9)
+    assert any("before any snapshot was taken" in str(w.message) for w in caught)
+    assert_same_bits(weights(model), recorder.weights[-1])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        env.fit(model, env.SWA(2, "cyclic", swa_freq=4), epochs=4)
+    assert any("no cycle ends before training does" in str(w.message) for w in caught)

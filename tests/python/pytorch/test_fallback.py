@@ -1,0 +1,150 @@
+"""Where native code cannot run, torch's operations give the same averages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import nn
+
+import swa_fast
+from swa_fast.torch import (
+    AveragedModel,
+    WeightAverager,
+    _fused,
+    get_ema_multi_avg_fn,
+    get_swa_multi_avg_fn,
+)
+from swa_fast.torch.averaged_model import HostCount
+from torch_reference import all_bits, make_net, snapshots
+
+
+@pytest.fixture
+def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device that native code has no kernels for; a call to them fails the test."""
+
+    def never(*_: Any) -> None:
+        raise AssertionError("native code was called")
+
+    monkeypatch.setattr(_fused, "is_served", lambda device: False)
+    for name in ("running_mean_", "lerp_", "swap_", "copy_"):
+        monkeypatch.setattr(swa_fast, name, never)
+
+
+@pytest.mark.usefixtures("unserved")
+@pytest.mark.parametrize("make", [get_swa_multi_avg_fn, get_ema_multi_avg_fn])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_averaged_model_without_native_code(
+    make: Any, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = make_net().to(dtype)
+    by_torch = AveragedModel(net, multi_avg_fn=make(), use_buffers=True)
+    for _ in snapshots(net, 5):
+        by_torch.update_parameters(net)
+    monkeypatch.undo()
+    net = make_net().to(dtype)
+    native = AveragedModel(net, multi_avg_fn=make(), use_buffers=True)
+    for _ in snapshots(net, 5):
+        native.update_parameters(net)
+    for one, other in zip(by_torch.state_dict().items(), native.state_dict().items(), strict=True):
+        torch.testing.assert_close(
+            one[1], other[1], rtol=1e-5 if dtype != torch.bfloat16 else 1e-2, atol=1e-6, msg=one[0]
+        )
+
+
+@pytest.mark.usefixtures("unserved")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weight_averager_without_native_code(dtype: Any) -> None:
+    net = make_net().to(dtype)
+    averager = WeightAverager(net, use_buffers=True)
+    total = [torch.zeros(p.shape, dtype=torch.float64) for p in net.parameters()]
+    for _ in snapshots(net, 6):
+        averager.update()
+        for t, p in zip(total, net.parameters(), strict=True):
+            t += p.detach().double()
+    for t, average in zip(total, averager.averages(), strict=False):
+        torch.testing.assert_close(average.double(), t / 6, rtol=1e-5, atol=1e-6)
+    before = all_bits(net.parameters()), all_bits(averager.averages())
+    with averager.applied():
+        assert all_bits(net.parameters()) == all_bits(a.to(dtype) for a in averager.averages()[:6])
+    assert (all_bits(net.parameters()), all_bits(averager.averages())) == before
+
+
+def test_a_device_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def refuse(averages: Any, values: Any, count: int) -> None:
+        calls.append(averages[0].device)
+        raise RuntimeError("no kernels for it")
+
+    monkeypatch.setattr(swa_fast, "running_mean_", refuse)
+    _fused.is_served.cache_clear()
+    try:
+        device = torch.device("meta")
+        assert [_fused.is_served(device) for _ in range(3)] == [False] * 3
+        assert calls == [device]
+        assert _fused.is_served(torch.device("cpu"))
+    finally:
+        _fused.is_served.cache_clear()
+
+
+def test_a_refusal_that_torch_would_not_mend_stands() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        _fused.running_mean_([torch.ones(2)], [torch.ones(3)], 1)
+    with pytest.raises(ValueError, match="equally long"):
+        _fused.copy_([torch.ones(2)], [])
+    with pytest.raises(TypeError, match="must have the same dtype"):
+        _fused.swap_([torch.ones(2)], [torch.ones(2).double()])
+    base = torch.ones(4)
+    with pytest.raises(ValueError, match="overlap"):
+        _fused.running_mean_([base[:3], base[1:]], [torch.ones(3), torch.ones(3)], 1)
+    with pytest.raises(TypeError):
+        _fused.running_mean_([torch.ones(2)], [object()], 1)
+
+
+def test_values_of_another_kind_are_converted_as_torch_does() -> None:
+    net, other = nn.Module(), nn.Module()
+    for module, dtype in ((net, torch.int64), (other, torch.float32)):
+        module.register_buffer("counts", torch.tensor([1, 2, 3]).to(dtype))
+        module.weight = nn.Parameter(torch.ones(2))
+    averaged = AveragedModel(net)
+    other.counts += 4.5
+    averaged.update_parameters(other)
+    assert averaged.module.counts.tolist() == [5, 6, 7]
+
+
+class OnADevice:
+    """A count tensor that seems to be on a device, and counts the times it is read."""
+
+    is_cpu = False
+
+    def __init__(self, value: int) -> None:
+        self.tensor = torch.tensor(value)
+        self.reads = 0
+
+    def __int__(self) -> int:
+        self.reads += 1
+        return int(self.tensor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tensor, name)
+
+
+def test_a_count_on_a_device_is_read_only_after_someone_wrote_it() -> None:
+    count, tensor = HostCount(), OnADevice(0)
+    for expected in range(5):
+        assert count.read(tensor) == expected
+        tensor.tensor.add_(1)
+        count.wrote(tensor, expected + 1)
+    assert tensor.reads == 1
+    tensor.tensor.fill_(9)
+    assert count.read(tensor) == 9
+    count.wrote(tensor, 9)
+    tensor.tensor.data = torch.tensor(4)
+    assert count.read(tensor) == 4
+    replaced = OnADevice(7)
+    assert count.read(replaced) == 7
+    assert (tensor.reads, replaced.reads) == (3, 1)

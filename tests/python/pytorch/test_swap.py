@@ -1,0 +1,189 @@
+"""swap() and applied(): exact both ways, without memory, and always back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import nn
+
+from swa_fast.torch import WeightAverager
+from torch_reference import all_bits, make_net, snapshots
+
+
+def hard_params(dtype: Any) -> list[Any]:
+    """Parameters with every kind of value: NaN payloads, signed zeros, subnormals, extremes."""
+    info = torch.finfo(dtype)
+    special = [0.0, -0.0, float("inf"), float("-inf"), float("nan"), info.max, info.tiny / 4]
+    generator = torch.Generator().manual_seed(0)
+    random_bits = torch.randint(-(2**15), 2**15, (4096,), generator=generator).to(torch.int16)
+    return [
+        torch.tensor(special, dtype=dtype),
+        random_bits.view(dtype).reshape(2, -1).clone(),
+        torch.empty(0, dtype=dtype),
+    ]
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+@pytest.mark.parametrize(
+    ("dtype", "of_averages"),
+    [
+        (torch.float32, None),
+        (torch.float64, None),
+        (torch.bfloat16, None),
+        (torch.float16, None),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float32, torch.float64),
+    ],
+)
+def test_the_round_trip_is_exact(dtype: Any, of_averages: Any, device: Any) -> None:
+    params = hard_params(dtype)
+    averager = WeightAverager(params, dtype=of_averages, device=device)
+    for _ in range(3):
+        averager.update()
+        for param in params:
+            param.copy_(param.flip(-1))
+    before = all_bits(params), all_bits(averager.averages())
+    shown = [average.to(dtype, copy=True) for average in averager.averages()]
+    for _ in range(2):
+        averager.swap()
+        for param, expected in zip(params, shown, strict=True):
+            torch.testing.assert_close(param, expected, rtol=0, atol=0, equal_nan=True)
+        assert all_bits(averager.averages()) == before[1]
+        averager.swap()
+        assert (all_bits(params), all_bits(averager.averages())) == before
+
+
+def test_a_model_of_several_dtypes_swaps_as_one() -> None:
+    net = make_net()
+    net[4].to(torch.bfloat16)
+    averager = WeightAverager(net, use_buffers=True)
+    for _ in snapshots(net, 4):
+        averager.update()
+    live = [*net.parameters(), *net.buffers()]
+    before = all_bits(live), all_bits(averager.averages())
+    with averager.applied():
+        assert all_bits(averager.averages()) == before[1]
+        assert all_bits(live) != before[0]
+    assert (all_bits(live), all_bits(averager.averages())) == before
+
+
+def test_applied_evaluates_with_the_averages() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    averager = WeightAverager(net)
+    for value in (1.0, 2.0, 6.0):
+        net.weight.data.fill_(value)
+        averager.update()
+    with averager.applied(), torch.inference_mode():
+        assert net(torch.ones(1, 1)).item() == 3.0
+    assert net(torch.ones(1, 1)).item() == 6.0
+
+
+def test_applied_swaps_back_on_an_exception() -> None:
+    net = make_net()
+    averager = WeightAverager(net)
+    for _ in snapshots(net, 2):
+        averager.update()
+    before = all_bits(net.parameters())
+
+    def interrupted() -> None:
+        with averager.applied():
+            assert all_bits(net.parameters()) != before
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all_bits(net.parameters()) == before
+    with averager.applied():  # swapped back by hand inside: not swapped again
+        averager.swap()
+    assert all_bits(net.parameters()) == before
+
+
+def test_applied_is_refused_before_the_first_snapshot_and_nested() -> None:
+    net = make_net()
+    averager = WeightAverager(net, start=2)
+    averager.update()
+    before = all_bits(net.parameters())
+    for refused in (averager.swap, averager.copy_to, averager.applied().__enter__):
+        with pytest.raises(RuntimeError, match=r"at least one snapshot.*none in 1 call.*start=2"):
+            refused()
+    for _ in snapshots(net, 2):
+        averager.update()
+    before = all_bits(net.parameters())
+    with averager.applied():
+        for refused in (
+            averager.update,
+            averager.copy_to,
+            averager.applied().__enter__,
+            lambda: averager.to("cpu"),
+            lambda: averager.load_state_dict({}),
+        ):
+            with pytest.raises(RuntimeError, match="is refused while the averages are swapped"):
+                refused()
+    assert all_bits(net.parameters()) == before
+    assert averager.step == 3
+
+
+def test_a_failed_swap_changes_nothing() -> None:
+    net = make_net()
+    net[0].to(torch.bfloat16)
+    averager = WeightAverager(net)
+    averager.update()
+    kept = net[4]
+    before = all_bits(net.parameters()), all_bits(averager.averages())
+    net[4] = nn.Linear(16, 4)
+    with pytest.raises(ValueError, match=r"'4\.weight' has shape"):
+        averager.swap()
+    net[4] = kept
+    assert (all_bits(net.parameters()), all_bits(averager.averages())) == before
+
+    averager.swap()
+    net[0].to(torch.float32)
+    with pytest.raises(RuntimeError, match="changed their dtype"):
+        averager.swap()
+    net[0].to(torch.bfloat16)  # exact: the values are bfloat16 values
+    averager.swap()
+    assert (all_bits(net.parameters()), all_bits(averager.averages())) == before
+
+
+def test_a_swap_is_seen_by_autograd() -> None:
+    net = nn.Linear(3, 2)
+    averager = WeightAverager(net)
+    averager.update()
+    loss = net.weight.pow(2).sum()
+    with averager.applied():
+        pass
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(key)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+@pytest.mark.parametrize(("dtype", "bytes_per_element"), [(torch.float32, 0), (torch.bfloat16, 2)])
+def test_peak_memory_of_a_swap(dtype: Any, bytes_per_element: int) -> None:
+    elements = 1 << 24
+    params = [torch.ones(elements, dtype=dtype)]
+    averager = WeightAverager(params)
+    averager.update()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    except OSError:
+        pytest.skip("the kernel does not let the peak be reset")
+    before = _status("VmRSS")
+    with averager.applied():
+        pass
+    extra = _status("VmHWM") - before
+    allowance = 4 << 20  # the interpreter's own, against 64 MiB of float32 parameters
+    assert extra <= bytes_per_element * elements + allowance
+    assert extra >= bytes_per_element * elements - allowance  # the measure sees an allocation

@@ -1,0 +1,94 @@
+"""update_bn against torch's own, and what torch's does not do."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import nn
+from torch.optim import swa_utils
+
+from swa_fast.torch import update_bn
+from torch_reference import all_bits, make_net
+
+
+def batches(number: int = 3) -> list[Any]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(8, 1, 4, 4, generator=generator) + i for i in range(number)]
+
+
+@pytest.mark.parametrize("pack", [lambda x: x, lambda x: [x, 0], lambda x: (x, None, 1)])
+def test_same_bits_as_torch(pack: Any) -> None:
+    ours, theirs = make_net(), make_net()
+    theirs.load_state_dict(ours.state_dict())
+    ours.eval()
+    theirs.eval()
+    loader = [pack(batch) for batch in batches()]
+    update_bn(loader, ours, device="cpu")
+    swa_utils.update_bn(loader, theirs, device="cpu")
+    assert all_bits(ours.buffers()) == all_bits(theirs.buffers())
+    assert not any(module.training for module in ours.modules())
+    assert ours[1].momentum == theirs[1].momentum == 0.1
+
+
+Pair = namedtuple("Pair", ["image", "scale"])
+
+
+@pytest.mark.parametrize(
+    "pack", [lambda x: {"image": x, "scale": [x * 0 + 2, "id"]}, lambda x: Pair(x, (x * 0 + 2, 1))]
+)
+def test_forward_takes_batches_of_any_form(pack: Any) -> None:
+    ours, theirs = make_net(), make_net()
+
+    def forward(model: Any, batch: Any) -> None:
+        image, scale = batch.values() if isinstance(batch, dict) else batch
+        model(image * scale[0])
+
+    update_bn((pack(batch) for batch in batches()), ours, device="cpu", forward=forward)
+    swa_utils.update_bn([batch * 2 for batch in batches()], theirs)
+    assert all_bits(ours.buffers()) == all_bits(theirs.buffers())
+
+
+def test_an_empty_loader_is_refused_and_the_statistics_stay() -> None:
+    net = make_net()
+    net(batches()[0])
+    before = all_bits(net.buffers())
+    with pytest.raises(ValueError, match="loader must give at least one batch"):
+        update_bn([], net)
+    assert all_bits(net.buffers()) == before
+    assert net[1].momentum == 0.1
+
+
+def test_everything_is_put_back_when_the_loader_or_the_model_raises() -> None:
+    net = nn.Sequential(make_net(), nn.BatchNorm1d(3, momentum=None))
+    net(batches()[0])
+    net.train()
+    net[0][1].eval()  # a frozen layer stays frozen
+    modes = [module.training for module in net.modules()]
+    before = all_bits(net.buffers())
+
+    def breaking() -> Iterator[Any]:
+        yield batches()[0]
+        raise OSError("disk gone")
+
+    for loader, error in ((breaking(), OSError), ([batches()[0], torch.ones(2, 7)], RuntimeError)):
+        with pytest.raises(error):
+            update_bn(loader, net)
+        assert [module.training for module in net.modules()] == modes
+        assert all_bits(net.buffers()) == before
+        assert (net[0][1].momentum, net[1].momentum) == (0.1, None)
+
+
+def test_without_batch_norm_nothing_is_read() -> None:
+    def never() -> Iterator[Any]:
+        raise AssertionError("the loader was read")
+        yield
+
+    update_bn(never(), nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="forward must be callable"):
+        update_bn([1], make_net(), forward="batch")  # type: ignore[arg-type]
