@@ -84,27 +84,32 @@ class TensorFlowAverager:
             return tf.no_op()  # the one thing that both branches of a cond can return
 
     def _take(self, count: Any) -> Any:
-        number = self._number(count)
-        if self._pairs:
-            self._fused()(number)
-        return self._record(number)
+        dtype = self._taken.dtype
+        count = tf.constant(count, dtype) if isinstance(count, int) else tf.cast(count, dtype)
+        self._fused()(count)
+        return tf.no_op()  # the one thing that both branches of a cond can return
 
     def _fused(self) -> Any:
-        """One kernel that XLA fuses from the expression.
+        """A whole snapshot as one kernel that XLA fuses from the expression.
 
         Each average is read and written once: in its own buffer where nobody else holds it, in a
-        new one where somebody does.
+        new one where somebody does. The concrete function, because a `tf.function` would hash the
+        hundreds of variables that it captures at every call.
         """
         if self._compiled is None:
             on_gpu = any("GPU" in each.device for pair in self._pairs for each in pair)
 
-            def update_all(count: Any) -> None:
+            def take(count: Any) -> None:
+                number = self._number(count)
                 for value, average in self._pairs:
-                    _update(value, average, count)
+                    _update(value, average, number)
+                self._taken.assign(number + 1)
 
-            self._compiled = tf.function(
-                update_all, jit_compile=None if on_gpu else True, autograph=False
-            )
+            compiled = tf.function(take, jit_compile=None if on_gpu else True, autograph=False)
+            with tf.init_scope():  # it must outlive the graph in which it is first needed
+                self._compiled = compiled.get_concrete_function(
+                    tf.TensorSpec((), self._taken.dtype)
+                )
         return self._compiled
 
 
