@@ -33,7 +33,8 @@ time it takes."""
 _OVERHEAD_SECONDS = 3.0
 
 _PROMISES_SHARE = 0.3
-"""Of the seconds of a model, on top of them: what the promises without a row may take."""
+"""Of the seconds of a model, on top of them: what each framework's promises without a row may
+take."""
 
 
 @dataclass(frozen=True)
@@ -192,15 +193,16 @@ def _run_model(
     for peer in lineup.wanted:
         reason = lineup.frameworks[peer.name]
         rows += [timed.get(key) or results.missing_row(key, reason) for key in peer.keys]
-    promises: tuple[budgets.Verdict, ...] = ()
-    if "torch" in lineup.modules:
-        entries.clear()  # what they hold is needed below
-        tasks.clear()
-        from .competitors import torch_averager
-
-        bar.set_description(f"{workload.name}: averager")
-        promises = torch_averager.judge(arena, seconds * _PROMISES_SHARE, prime)
-    return results.ModelResult(workload, checked, others, tuple(rows), promises)
+    entries.clear()  # what they hold is needed below
+    tasks.clear()
+    promises: list[budgets.Verdict] = []
+    for name in lineup.modules:
+        averager = competitors.averager(name)
+        if averager is not None:
+            bar.set_description(f"{workload.name}: {name} averager")
+            promises += averager.judge(arena, seconds * _PROMISES_SHARE, prime)
+            gc.collect()
+    return results.ModelResult(workload, checked, others, tuple(rows), tuple(promises))
 
 
 @contextlib.contextmanager

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..arena import Arena
 from ..budgets import Verdict
 from ..quiet import quiet_stderr
 from ..timing import Task, interleave, median_ratio
+from ..workloads import Workload
 
 tf: Any = importlib.import_module("tensorflow")
+
+EAGER = "eager"
+FUNCTION = "tf.function"
+XLA = "jit_compile=True"
+
+Pair = tuple[Callable[[], object], Callable[[], object]]
+"""Our snapshot and theirs."""
 
 OVER_EAGER = 3.0
 OVER_EAGER_MANY_SMALL = 8.0
@@ -36,45 +44,33 @@ def judge(arena: Arena, seconds: float, prime: bool) -> tuple[Verdict, ...]:
         seconds: for all timings together.
         prime: see `timing.interleave`.
     """
+    tasks = []
     with quiet_stderr(), tf.device("/CPU:0"):
-        pairs = {key: Pair(*snapshots) for key, snapshots in build(arena).items()}
-        tasks = [
-            task
-            for key, pair in pairs.items()
-            for task in (Task(f"{key} ours", pair.ours, every_round=True), Task(key, pair.theirs))
-        ]
+        snapshots, _ = build(arena)
+        for mode, (ours, theirs) in snapshots.items():
+            tasks += [Task(f"{mode}, ours", ours, every_round=True), Task(mode, theirs)]
         samples = interleave(tasks, seconds, prime=prime)
-    small = arena.workload.many_small
-    targets = {
-        "eager": OVER_EAGER_MANY_SMALL if small else OVER_EAGER,
-        "tf.function": OVER_FUNCTION,
-        "jit_compile=True": OVER_XLA,
-    }
-    verdicts = []
-    for key, target in targets.items():
-        ratio = median_ratio(samples[key], samples[f"{key} ours"])
-        verdicts.append(
-            Verdict(
-                what=f"TF snapshot, {key}, against TFA's expression",
-                subject=arena.workload.name,
-                target=f">= {target:.2f}x",
-                measured=f"{ratio:.2f}x",
-                met=ratio >= target,
-            )
+    ratios = {mode: median_ratio(samples[mode], samples[f"{mode}, ours"]) for mode in snapshots}
+    return verdicts(arena.workload, ratios)
+
+
+def verdicts(workload: Workload, ratios: Mapping[str, float]) -> tuple[Verdict, ...]:
+    """Judge how many times faster we were in each of the three modes."""
+    eager = OVER_EAGER_MANY_SMALL if workload.many_small else OVER_EAGER
+    return tuple(
+        Verdict(
+            what=f"TF snapshot, {mode}, against TFA's expression",
+            subject=workload.name,
+            target=f">= {target:.2f}x",
+            measured=f"{ratios[mode]:.2f}x",
+            met=ratios[mode] >= target,
         )
-    return tuple(verdicts)
+        for mode, target in ((EAGER, eager), (FUNCTION, OVER_FUNCTION), (XLA, OVER_XLA))
+    )
 
 
-class Pair:
-    """Two ways to take the same snapshot: ours and TF Addons'."""
-
-    def __init__(self, ours: Callable[[], object], theirs: Callable[[], object]) -> None:
-        self.ours = ours
-        self.theirs = theirs
-
-
-def build(arena: Arena) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """Return our snapshot and theirs, by how they are run; all update the same averages.
+def build(arena: Arena) -> tuple[dict[str, Pair], list[Any]]:
+    """Return our snapshot and theirs, by mode, and the averages that all of them update.
 
     Each returns when it is done.
     """
@@ -100,10 +96,10 @@ def build(arena: Arena) -> dict[str, tuple[Callable[[], object], Callable[[], ob
 
         return run
 
-    built = {"eager": (timed(ours, _COUNT), timed(theirs, count))}
-    for key, compiled in (("tf.function", None), ("jit_compile=True", True)):
-        built[key] = (
+    built: dict[str, Pair] = {EAGER: (timed(ours, _COUNT), timed(theirs, count))}
+    for mode, compiled in ((FUNCTION, None), (XLA, True)):
+        built[mode] = (
             timed(tf.function(ours, jit_compile=compiled, autograph=False), step),
             timed(tf.function(theirs, jit_compile=compiled, autograph=False), count),
         )
-    return built
+    return built, averages
