@@ -61,6 +61,28 @@ def test_model_variable_assigned_from_the_slot(training: Training) -> None:
     same(training.average.numpy(), (7 + 6 + 5 + 5 + 4) / 5)
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize("kind", [keras.Variable, tf.Variable], ids=["keras", "tf"])
+def test_variable_that_no_step_writes_assigned_from_a_slot(mode: str, kind: Any) -> None:
+    """A training step gives a variable that it writes a buffer of its own; this one keeps it."""
+    trained, idle = (kind(np.full(LARGE, 8.0, np.float32)) for _ in range(2))
+    optimizer = SWA(keras.optimizers.SGD(1.0), 0, 1)
+    optimizer.build([trained, idle])
+
+    def step() -> None:
+        optimizer.apply_gradients([(tf.ones(LARGE), trained), (None, idle)])
+
+    run = step if mode == "eager" else tf.function(step, jit_compile=mode == "xla")
+    average = optimizer.get_slot(trained, "average")
+    run()
+    run()
+    idle.assign(average)  # (7 + 6) / 2
+    run()
+    same(average.numpy(), 6)
+    same(idle.numpy(), 6.5)
+    same(optimizer.get_slot(idle, "average").numpy(), (8 + 8 + 6.5) / 3)
+
+
 def test_assign_average_vars_then_more_training(training: Training) -> None:
     for _ in range(3):
         training.step()
