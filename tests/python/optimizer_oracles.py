@@ -29,7 +29,7 @@ def ulps(a: Any, b: Any) -> int:
     assert np.isfinite(b).all()
     if a.size == 0:
         return 0
-    integer = np.int32 if a.dtype == np.float32 else np.int64
+    integer: Any = np.int32 if a.dtype == np.float32 else np.int64
     sign = np.iinfo(integer).min
     ordered = [
         np.where(bits < 0, sign - bits, bits).astype(object)

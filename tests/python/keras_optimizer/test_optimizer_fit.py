@@ -41,7 +41,7 @@ def build_model(history: bool = False) -> Any:
     )
 
 
-class WithHistory(keras.Sequential):  # type: ignore[misc]
+class WithHistory(keras.Sequential):
     """Writes the trainable variables down after every step, inside the compiled step itself.
 
     A callback sees the end of each execution only: of every third step, say.

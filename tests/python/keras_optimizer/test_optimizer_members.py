@@ -205,7 +205,8 @@ def test_keyword_arguments() -> None:
         ("global_clipnorm", [1 - 0.3, 2 - 0.4]),
         ("clipvalue", [1 - 0.5, 2 - 0.5]),
     ):
-        optimizer = SWA(keras.optimizers.SGD(0.5), **{name: 1.0})
+        limit: dict[str, Any] = {name: 1.0}
+        optimizer = SWA(keras.optimizers.SGD(0.5), **limit)
         assert getattr(optimizer, name) == 1.0 == getattr(optimizer.inner_optimizer, name)
         variable = one()
         optimizer.apply_gradients([(tf.constant([3.0, 4.0]), variable)])
