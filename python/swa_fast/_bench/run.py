@@ -33,8 +33,7 @@ time it takes."""
 _OVERHEAD_SECONDS = 3.0
 
 _PROMISES_SHARE = 0.3
-"""Of the seconds of a model, on top of them: what each framework's promises without a row may
-take."""
+"""Of the seconds of a model, on top of them: what the promises without a row may take."""
 
 
 @dataclass(frozen=True)
@@ -196,12 +195,12 @@ def _run_model(
     entries.clear()  # what they hold is needed below
     tasks.clear()
     promises: list[budgets.Verdict] = []
-    for name in lineup.modules:
-        averager = competitors.averager(name)
-        if averager is not None:
-            bar.set_description(f"{workload.name}: {name} averager")
-            promises += averager.judge(arena, seconds * _PROMISES_SHARE, prime)
-            gc.collect()
+    averagers = [(name, competitors.averager(name)) for name in lineup.modules]
+    judges = [(name, module) for name, module in averagers if module is not None]
+    for name, module in judges:
+        bar.set_description(f"{workload.name}: {name} averager")
+        promises += module.judge(arena, seconds * _PROMISES_SHARE / len(judges), prime)
+        gc.collect()
     return results.ModelResult(workload, checked, others, tuple(rows), tuple(promises))
 
 
