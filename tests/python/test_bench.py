@@ -402,6 +402,47 @@ def test_every_peer_builds_the_competitors_that_it_announces(made: arena.Arena, 
     assert all(entry.label == competitors.LABELS[entry.key] for entry in entries)
 
 
+def test_both_tensorflow_snapshots_are_the_mean(made: arena.Arena) -> None:
+    """One after the other, in each way to run them, as they share their averages."""
+    pytest.importorskip("tensorflow")
+    module = competitors.averager("tensorflow")
+    snapshots, averages = module.build(made)
+    expected = [as_float64(array) for array in made.averages]
+    assert list(snapshots) == ["eager", "tf.function", "jit_compile=True"]
+    for ours, theirs in snapshots.values():
+        for take in (ours, theirs, ours):
+            take()
+            for index, (value, average) in enumerate(zip(made.values, averages, strict=True)):
+                expected[index] = (expected[index] * 9 + as_float64(value)) / 10
+                np.testing.assert_allclose(
+                    as_float64(average), expected[index], rtol=1e-5, atol=1e-6
+                )
+
+
+@pytest.mark.parametrize(
+    ("model", "targets"),
+    [
+        ("mobilenet_v3_large", [">= 8.00x", ">= 1.30x", ">= 0.95x"]),
+        ("bert_base", [">= 3.00x", ">= 1.30x", ">= 0.95x"]),
+    ],
+)
+@pytest.mark.parametrize("met", [False, True])
+def test_tensorflow_budgets(model: str, targets: list[str], met: bool) -> None:
+    pytest.importorskip("tensorflow")
+    module = competitors.averager("tensorflow")
+    ratios = {"eager": 8.0, "tf.function": 1.3, "jit_compile=True": 0.95}
+    if not met:
+        ratios = {mode: 0.9 for mode in ratios}
+    verdicts = module.verdicts(workloads.load()[model], ratios)
+    assert [verdict.target for verdict in verdicts] == targets
+    assert [verdict.met for verdict in verdicts] == [met] * 3
+    assert {verdict.subject for verdict in verdicts} == {model}
+
+
+def test_only_frameworks_with_an_averager_have_promises() -> None:
+    assert competitors.averager("numpy") is None
+
+
 def test_torch_works_on_the_very_memory_of_the_arena(made: arena.Arena) -> None:
     pytest.importorskip("torch")
     for entry in competitors.PEERS["torch"].module().build(made):
@@ -587,7 +628,14 @@ def test_run_with_every_framework_times_every_competitor() -> None:
     assert model.updates_checked == 7
     against = {timed.key for timed in model.rows if timed.fused_is_faster is not None}
     assert against == set(competitors.LABELS) - set(competitors.FUSED_KEYS)
-    assert len(result.verdicts) == 11
+    promised = [
+        verdict.what for verdict in model.promises if verdict.what.startswith("TF snapshot")
+    ]
+    assert promised == [
+        f"TF snapshot, {mode}, against TFA's expression"
+        for mode in ("eager", "tf.function", "jit_compile=True")
+    ]
+    assert len(result.verdicts) == 14
     text = report.render(result)
     assert all(label in text for label in competitors.LABELS.values())
 

@@ -74,3 +74,20 @@ def test_digits_refuses_bad_arguments(
         digits.main(arguments)
     assert ended.value.code == 2
     assert "error" in capsys.readouterr().err
+
+
+def test_digits_tensorflow(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorflow")
+    path = EXAMPLES / "digits_tensorflow.py"
+    spec = importlib.util.spec_from_file_location("digits_tensorflow", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    outcomes = module.main(["--seeds", "1", "--epochs", "6"])
+    assert "mean" in capsys.readouterr().out
+    assert len(outcomes) == 1
+    assert 0.8 < outcomes[0].last <= 1.0
+    assert 0.8 < outcomes[0].average <= 1.0
+    assert outcomes[0].average != outcomes[0].last

@@ -192,15 +192,16 @@ def _run_model(
     for peer in lineup.wanted:
         reason = lineup.frameworks[peer.name]
         rows += [timed.get(key) or results.missing_row(key, reason) for key in peer.keys]
-    promises: tuple[budgets.Verdict, ...] = ()
-    if "torch" in lineup.modules:
-        entries.clear()  # what they hold is needed below
-        tasks.clear()
-        from .competitors import torch_averager
-
-        bar.set_description(f"{workload.name}: averager")
-        promises = torch_averager.judge(arena, seconds * _PROMISES_SHARE, prime)
-    return results.ModelResult(workload, checked, others, tuple(rows), promises)
+    entries.clear()  # what they hold is needed below
+    tasks.clear()
+    promises: list[budgets.Verdict] = []
+    averagers = [(name, competitors.averager(name)) for name in lineup.modules]
+    judges = [(name, module) for name, module in averagers if module is not None]
+    for name, module in judges:
+        bar.set_description(f"{workload.name}: {name} averager")
+        promises += module.judge(arena, seconds * _PROMISES_SHARE / len(judges), prime)
+        gc.collect()
+    return results.ModelResult(workload, checked, others, tuple(rows), tuple(promises))
 
 
 @contextlib.contextmanager

@@ -135,6 +135,13 @@ def select(names: str | None) -> list[Peer]:
     return [peer for peer in PEERS.values() if peer.name in wanted]
 
 
+def averager(name: str) -> Any:
+    """Import what judges the averager that swa_fast has for the framework `name`; None if none."""
+    if name not in ("torch", "tensorflow"):
+        return None
+    return importlib.import_module(f"{__package__}.{name}_averager")
+
+
 def build_fused(arena: Arena) -> list[Competitor]:
     """Return the fused call on the list, and on one flat buffer, which is its ceiling."""
     import swa_fast

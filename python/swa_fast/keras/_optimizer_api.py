@@ -1,0 +1,264 @@
+"""Members that `tfa.optimizers.SWA` has and a Keras 3 optimizer has not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from ._optimizer_assign import assign_averages
+from ._optimizer_gradients import compute_gradients, symbolic_gradients
+from ._optimizer_steps import innermost
+
+
+class TfaMembers:
+    """What users of TensorFlow Addons call on a wrapping optimizer, on `self._store`."""
+
+    _store: Any
+    _optimizer: Any
+
+    def apply_gradients(self, grads_and_vars: Iterable[Any], name: str | None = None) -> Any:
+        """Makes one step from (gradient, variable) pairs.
+
+        Args:
+            grads_and_vars: pairs, as from `zip(gradients, variables)`; a gradient may be None.
+            name: accepted for compatibility, without effect.
+
+        Returns:
+            The iteration counter, one higher.
+
+        Raises:
+            TypeError: a pair is malformed.
+            ValueError: there is no gradient at all, or a variable the optimizer was not built with.
+        """
+        pairs = list(grads_and_vars)
+        for index, pair in enumerate(pairs):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise TypeError(
+                    "grads_and_vars must hold (gradient, variable) pairs. "
+                    f"Received at index {index}: {pair!r}"
+                )
+            if not (isinstance(pair[1], keras.Variable) or hasattr(pair[1], "assign")):
+                raise TypeError(
+                    f"grads_and_vars[{index}] must end in a variable. Received: "
+                    f"{type(pair[1]).__name__}"
+                )
+        if all(gradient is None for gradient, _ in pairs):
+            raise ValueError(
+                f"No gradients provided for any variable. Received {len(pairs)} pairs, for "
+                f"{[variable.name for _, variable in pairs][:10]}"
+            )
+        self.apply(*(list(side) for side in zip(*pairs, strict=True)))  # type: ignore[attr-defined]
+        return self.iterations  # type: ignore[attr-defined]
+
+    def minimize(
+        self,
+        loss: Any,
+        var_list: Any,
+        grad_loss: Any = None,
+        name: str | None = None,
+        tape: Any = None,
+    ) -> Any:
+        """Computes gradients and makes one step from them (TensorFlow backend).
+
+        Args:
+            loss: callable without arguments that returns the loss, or a tensor and its `tape`.
+            var_list: variables, or a callable that returns them once the loss was computed.
+            grad_loss: gradient with respect to the loss; None for ones.
+            name: accepted for compatibility, without effect.
+            tape: `tf.GradientTape` that recorded the loss.
+
+        Returns:
+            What `apply_gradients` returns.
+        """
+        pairs = compute_gradients(self, loss, var_list, grad_loss, tape)
+        return self.apply_gradients(pairs, name=name)
+
+    def get_gradients(self, loss: Any, params: Sequence[Any]) -> list[Any]:
+        """Returns the gradients of `loss`, a callable or, in a graph, a tensor, by `params`."""
+        return symbolic_gradients(loss, params)
+
+    def get_updates(self, loss: Any, params: Sequence[Any]) -> list[Any]:
+        """Makes one step on `params` and returns its operations as a list."""
+        gradients = self.get_gradients(loss, params)
+        return [self.apply_gradients(zip(gradients, params, strict=True))]
+
+    def assign_average_vars(self, var_list: Iterable[Any]) -> Any:
+        """Gives variables the values of their averages.
+
+        Variables that are not trained (such as the moving statistics of BatchNormalization) have
+        no average and are left alone. Before the first snapshot all are, with a warning.
+
+        Args:
+            var_list: model variables, for example `model.variables`.
+
+        Returns:
+            None in eager code, an operation in a TensorFlow graph.
+
+        Raises:
+            ValueError: the optimizer was not built, or a trainable variable has no average; nothing
+                was assigned.
+        """
+        self._require_built("assign_average_vars")  # type: ignore[attr-defined]
+        averages = self._store.slots["average"]
+        pairs = []
+        for index, variable in enumerate(var_list):
+            average = averages.get(self._var_key(variable))  # type: ignore[attr-defined]
+            if average is not None:
+                pairs.append((variable, average))
+            elif variable.trainable:
+                raise ValueError(
+                    f"{self._title()} was not built with var_list[{index}], {variable.name!r}, and "
+                    "has no average for it"
+                )
+        return assign_averages(pairs, self._store.snapshots, self._title())
+
+    def _title(self) -> str:
+        return str(self.name)  # type: ignore[attr-defined]
+
+    def get_slot_names(self) -> list[str]:
+        """Returns the names of the wrapper's slots, "average" first."""
+        return list(self._store.slots)
+
+    def get_slot(self, var: Any, slot_name: str) -> Any:
+        """Returns the slot variable of a model variable; "average" is its average.
+
+        Raises:
+            KeyError: there is no such slot, or it has none for `var`.
+        """
+        slots = self._store.slots
+        if slot_name not in slots:
+            raise KeyError(
+                f"{self._title()} has the slots {sorted(slots)}. Received: {slot_name!r}; the "
+                "inner optimizer's state is in inner_optimizer.variables"
+            )
+        key = self._var_key(var)  # type: ignore[attr-defined]
+        if key not in slots[slot_name]:
+            built = "was not built with it" if self.built else "is not built yet"  # type: ignore[attr-defined]
+            raise KeyError(
+                f"{self._title()} has no {slot_name!r} for the variable {var.name!r}: it {built}"
+            )
+        return slots[slot_name][key]
+
+    def add_slot(
+        self, var: Any, slot_name: str, initializer: Any = "zeros", shape: Any = None
+    ) -> Any:
+        """Returns the slot variable `slot_name` of `var`, made now if there is none yet.
+
+        Args:
+            var: model variable.
+            slot_name: name of the slot.
+            initializer: initial value: an initializer, the name of one, or an array.
+            shape: shape of the slot; None for that of `var`.
+        """
+        slot = self._store.slots.setdefault(slot_name, {})
+        key = self._var_key(var)  # type: ignore[attr-defined]
+        if key not in slot:
+            slot[key] = self.add_variable_like(var, slot_name, initializer, shape)
+            self._store.added.append(slot[key])
+        return slot[key]
+
+    def add_variable_like(
+        self, var: Any, name: str, initializer: Any = "zeros", shape: Any = None, dtype: Any = None
+    ) -> Any:
+        """Makes an optimizer variable beside a model variable: same device, same shape and dtype.
+
+        Args:
+            var: model variable.
+            name: what the new one holds; its own name also tells whose.
+            initializer: as in `add_slot`.
+            shape: another shape; None for the same.
+            dtype: another dtype; None for the same.
+        """
+        owner = str(getattr(var, "path", var.name)).replace("/", "_").replace(":", "_")
+        arguments = {
+            "shape": tuple(var.shape) if shape is None else tuple(shape),
+            "dtype": keras.backend.standardize_dtype(dtype or var.dtype),
+            "initializer": _initializer(initializer),
+            "layout": getattr(var, "_layout", None),
+            "name": f"{owner}_{name}",
+        }
+        strategy = getattr(self, "_distribution_strategy", None)
+        if strategy is None:
+            return self.add_variable(**arguments)  # type: ignore[attr-defined]
+        native = var.value if isinstance(var, keras.Variable) else var
+        with strategy.extended.colocate_vars_with(native):
+            return self.add_variable(**arguments)  # type: ignore[attr-defined]
+
+    def add_weight(
+        self,
+        name: str,
+        shape: Sequence[int] = (),
+        dtype: Any = None,
+        initializer: Any = "zeros",
+        trainable: bool | None = None,
+        synchronization: Any = None,
+        aggregation: str = "none",
+    ) -> Any:
+        """Adds a variable to the optimizer's state.
+
+        Args:
+            name: name of the variable.
+            shape: its shape.
+            dtype: its dtype; None for Keras's default.
+            initializer: as in `add_slot`.
+            trainable: accepted for compatibility: no optimizer state is trainable.
+            synchronization: accepted for compatibility, without effect.
+            aggregation: "none", "mean", "sum" or "only_first_replica".
+        """
+        variable = self.add_variable(  # type: ignore[attr-defined]
+            shape=tuple(shape),
+            dtype=dtype,
+            initializer=_initializer(initializer),
+            aggregation=aggregation,
+            name=name,
+        )
+        self._store.added.append(variable)
+        return variable
+
+    @property
+    def weights(self) -> list[Any]:
+        """All state variables: the iteration counter first, averages after the inner state."""
+        counter = innermost(self._optimizer)._iterations
+        others = [each for each in self.variables if each is not counter]  # type: ignore[attr-defined]
+        return [counter, *others]
+
+    def get_weights(self) -> list[Any]:
+        """Returns the values of `weights` as NumPy arrays that nothing else writes to."""
+        return [np.array(keras.ops.convert_to_numpy(each)) for each in self.weights]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Takes back what `get_weights` returned.
+
+        Raises:
+            ValueError: the optimizer is not built, or the list does not fit; nothing was assigned.
+        """
+        self._require_built("set_weights")  # type: ignore[attr-defined]
+        variables, values = self.weights, list(weights)
+        self.check_values(variables, values, "weights")
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    def check_values(self, variables: Sequence[Any], values: Sequence[Any], title: str) -> None:
+        """Raises ValueError unless there is one value of the right shape for each variable."""
+        if len(values) != len(variables):
+            raise ValueError(
+                f"{title} must hold {len(variables)} arrays, one for each variable of "
+                f"{self._title()}. Received: {len(values)}"
+            )
+        for index, (variable, value) in enumerate(zip(variables, values, strict=True)):
+            if tuple(np.shape(value)) != tuple(variable.shape):
+                raise ValueError(
+                    f"{title}[{index}] must have shape {tuple(variable.shape)}, that of "
+                    f"{variable.name!r}. Received shape: {tuple(np.shape(value))}"
+                )
+
+
+def _initializer(initializer: Any) -> Any:
+    if isinstance(initializer, str) or callable(initializer):
+        return initializer
+    return lambda shape, dtype=None: keras.ops.broadcast_to(
+        keras.ops.convert_to_tensor(initializer, dtype=dtype), shape
+    )

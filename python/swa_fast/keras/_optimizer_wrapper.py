@@ -1,0 +1,259 @@
+"""A Keras 3 optimizer around another one, which averages the variables after each step."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+try:
+    import keras
+except ImportError as error:
+    raise ImportError('swa_fast.keras needs Keras 3: pip install "swa-fast[keras]"') from error
+
+from .._wrapper_settings import check_settings
+from ._optimizer_api import TfaMembers
+from ._optimizer_backends import update_if
+from ._optimizer_delegation import Delegation
+from ._optimizer_steps import innermost, read_steps
+from ._optimizer_store import Store
+
+_HALF = ("float16", "bfloat16")
+
+
+@keras.saving.register_keras_serializable(package="swa_fast")
+class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimizer):  # type: ignore[misc]
+    """Base class of optimizers that keep an average of the variables that another one trains.
+
+    A subclass gives `average_op`. The averages are optimizer variables, one for each floating-point
+    variable trained, float32 where that is half precision; they start as zeros.
+
+    Args:
+        optimizer: the inner optimizer that makes the steps: a `keras.optimizers.Optimizer` or the
+            name of one.
+        sequential_update: whether to average strictly after the step. Both settings give the same
+            numbers here.
+        name: name of the optimizer.
+        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `learning_rate` (or `lr`) and `decay`,
+            all set on the inner optimizer. `decay` gives it the schedule
+            `learning_rate / (1 + decay * iterations)`.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or unknown.
+        ValueError: the inner optimizer's name is unknown or a keyword argument contradicts it.
+
+    Example:
+        >>> class Last(AveragedOptimizerWrapper):
+        ...     def average_op(self, var, average_var):
+        ...         return average_var.assign(var)
+        >>> optimizer = Last("sgd")
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        sequential_update: bool = True,
+        name: str = "AverageOptimizer",
+        **kwargs: Any,
+    ) -> None:
+        """Wraps `optimizer`; see the class."""
+        if isinstance(optimizer, str):
+            optimizer = keras.optimizers.get(optimizer)
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise TypeError(
+                "optimizer must be a keras.optimizers.Optimizer or the name of one. "
+                f"Received: {optimizer!r} of type {type(optimizer).__name__}"
+            )
+        if not isinstance(sequential_update, bool):
+            raise TypeError(f"sequential_update must be a bool. Received: {sequential_update!r}")
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str. Received: {name!r}")
+        settings = check_settings(innermost(optimizer), kwargs)
+        super().__init__(learning_rate=0.0, name=name)
+        self._optimizer = optimizer
+        self._sequential_update = sequential_update
+        self._steps_override: Any = None
+        self._store = Store()
+        self.apply_settings(settings)
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates the inner optimizer's state and one average for each floating-point variable."""
+        if self.built:
+            return
+        variables = list(variables)
+        if not self._optimizer.built:
+            self._optimizer.build(variables)
+        store = self._store
+        store.snapshots = self.add_variable(
+            shape=(), dtype="int", aggregation="only_first_replica", name="snapshots"
+        )
+        for variable in variables:
+            dtype = keras.backend.standardize_dtype(variable.dtype)
+            if "float" not in dtype or self._overwrite_variable_with_gradient(variable):
+                continue
+            average = self.add_variable_like(
+                variable, "average", dtype="float32" if dtype in _HALF else dtype
+            )
+            store.slots["average"][self._var_key(variable)] = average
+            store.pairs.append((variable, average))
+        super().build(variables)
+
+    @property
+    def variables(self) -> list[Any]:
+        """The inner optimizer's variables, then the snapshot count, the averages and added ones."""
+        return list(self._optimizer.variables) + self._own_variables()
+
+    def _own_variables(self) -> list[Any]:
+        own: list[Any] = self._store.variables()
+        return own
+
+    def average_op(self, var: Any, average_var: Any) -> Any:
+        """Updates one average after a step.
+
+        While this runs, `self.iterations` is the number of steps completed before this one.
+
+        Args:
+            var: model variable, as it is after the inner optimizer's step and its constraint.
+            average_var: its average.
+
+        Returns:
+            Whatever the assignment returned.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement average_op")
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
+        """Makes one step of the inner optimizer, then averages."""
+        grads = list(grads)
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            self._require_built_with(trainable_variables)
+        before = read_steps(self._optimizer)
+        self._optimizer.apply(grads, trainable_variables)
+        self._after_step(before, read_steps(self._optimizer))
+
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """As `apply`, on values instead of variables (jax).
+
+        Args:
+            optimizer_variables: values of `variables`, in that order.
+            grads: one gradient for each variable the optimizer was built with.
+            trainable_variables: values of those variables.
+
+        Returns:
+            New values of the trainable variables and of the optimizer's.
+        """
+        self._require_built("stateless_apply")
+        inner_variables, own_variables = list(self._optimizer.variables), self._own_variables()
+        if len(optimizer_variables) != len(inner_variables) + len(own_variables):
+            raise ValueError(
+                f"optimizer_variables must hold one value for each of {self.name}.variables "
+                f"({len(inner_variables) + len(own_variables)}). "
+                f"Received: {len(optimizer_variables)}"
+            )
+        inner_values = list(optimizer_variables[: len(inner_variables)])
+        own_values = list(optimizer_variables[len(inner_variables) :])
+        scope = keras.StatelessScope(zip(inner_variables, inner_values, strict=True))
+        with scope:
+            before = read_steps(self._optimizer)
+        trained, inner_values = self._optimizer.stateless_apply(
+            inner_values, grads, trainable_variables
+        )
+        mapping = [
+            *zip(self._trainable_variables, trained, strict=True),
+            *zip(inner_variables, inner_values, strict=True),
+            *zip(own_variables, own_values, strict=True),
+        ]
+        with keras.StatelessScope(mapping) as scope:
+            self._after_step(before, read_steps(self._optimizer))
+        return (
+            [scope.get_current_value(variable) for variable in self._trainable_variables],
+            [scope.get_current_value(variable) for variable in self.variables],
+        )
+
+    def _after_step(self, before: Any, after: Any) -> None:
+        """Calls `average_op` for every variable, unless the step was skipped."""
+
+        def average_op(variable: Any, average: Any) -> Any:
+            self._steps_override = before
+            try:
+                return self.average_op(variable, average)
+            finally:
+                self._steps_override = None
+
+        store = self._store
+        update_if(before, after, store.pairs, average_op, store.snapshots)
+
+    def _require_built(self, member: str) -> None:
+        if not self.built:
+            raise ValueError(
+                f"{member} needs an optimizer that was built: call {self.name}.build(variables), "
+                "or take a step, first"
+            )
+
+    def _require_built_with(self, variables: Sequence[Any]) -> None:
+        if not self.built:
+            self.build(variables)
+        for variable in variables:
+            if self._var_key(variable) not in self._trainable_variables_indices:
+                raise ValueError(
+                    f"{self.name} was not built with the variable {variable.name!r}. It can only "
+                    "be called for the variables it was built with; make a new optimizer for others"
+                )
+
+    def __dir__(self) -> list[str]:
+        # tf.train.Checkpoint takes whoever lists get_slot_names for an optimizer of TensorFlow 1 or
+        # Keras 2, whose slots nobody else tracks; these are ordinary tracked variables.
+        names: list[str] = super().__dir__()
+        return [name for name in names if name != "get_slot_names"]
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the snapshot count and averages; the inner optimizer saves its own state."""
+        for index, variable in enumerate(self._own_variables()):
+            store[str(index)] = keras.ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads what `save_own_variables` wrote.
+
+        As with every Keras optimizer, a store of another size is skipped with a warning: it belongs
+        to another optimizer, or this one is not built yet.
+
+        Raises:
+            ValueError: a shape does not fit; nothing was assigned.
+        """
+        own = self._own_variables()
+        if len(store.keys()) != len(own):
+            warnings.warn(
+                f"Skipping the averages of {self.name}: it has {len(own)} variables of its own"
+                f"{'' if self.built else ' because it is not built yet'}, the saved optimizer has "
+                f"{len(store.keys())}",
+                stacklevel=2,
+            )
+            return
+        values = [store[str(index)] for index in range(len(own))]
+        self.check_values(own, values, "the saved averages")
+        for variable, value in zip(own, values, strict=True):
+            variable.assign(value)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal optimizer, without its state."""
+        return {
+            "name": self.name,
+            "optimizer": keras.saving.serialize_keras_object(self._optimizer),
+            "sequential_update": self._sequential_update,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Makes an optimizer from what `get_config` returned."""
+        arguments = dict(config)
+        inner = arguments.pop("optimizer")
+        if isinstance(inner, Mapping):
+            inner = keras.saving.deserialize_keras_object(
+                copy.deepcopy(dict(inner)), custom_objects=custom_objects
+            )
+        return cls(inner, **arguments)

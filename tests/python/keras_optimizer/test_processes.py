@@ -1,0 +1,36 @@
+"""Cases that need a process of their own: another backend, legacy Keras, two devices."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from optimizer_oracles import check_run, run_pytest
+
+
+def needs(module: str) -> pytest.MarkDecorator:
+    missing = importlib.util.find_spec(module) is None
+    return pytest.mark.skipif(missing, reason=f"{module} is not installed")
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "tensorflow",
+        pytest.param("torch", marks=needs("torch")),
+        pytest.param("jax", marks=needs("jax")),
+    ],
+)
+def test_backend(backend: str) -> None:
+    check_run(run_pytest("backend_cases.py", {"KERAS_BACKEND": backend}), at_least=25)
+
+
+@needs("tf_keras")
+def test_legacy_keras() -> None:
+    check_run(run_pytest("legacy_cases.py", {"TF_USE_LEGACY_KERAS": "1"}), at_least=80)
+
+
+@pytest.mark.parametrize("legacy", ["0", pytest.param("1", marks=needs("tf_keras"))])
+def test_two_replicas(legacy: str) -> None:
+    check_run(run_pytest("distribution_cases.py", {"TF_USE_LEGACY_KERAS": legacy}), at_least=10)
