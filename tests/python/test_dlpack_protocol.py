@@ -190,11 +190,13 @@ def test_a_gpu_counter_gets_a_clear_error_too() -> None:
     cuda = swa_fast.build_info()["cuda"]
     if not cuda["available"]:
         with pytest.raises(RuntimeError, match=r"count is on cuda:0, and .*(CUDA|NVIDIA)"):
-            swa_fast.running_mean_([average], [value], Producer(device=(CUDA, 0)))
+            counter: Any = Producer(device=(CUDA, 0))
+            swa_fast.running_mean_([average], [value], counter)
     assert not average.any()
     # Anything else that is no integer is refused as before.
     with pytest.raises(TypeError, match="count must be an int"):
-        swa_fast.running_mean_([average], [value], Producer())
+        no_counter: Any = Producer()
+        swa_fast.running_mean_([average], [value], no_counter)
 
 
 def test_pinned_memory_is_cpu_memory() -> None:

@@ -203,6 +203,7 @@ def train_and_save(path: str) -> None:
 if __name__ == "__main__":
     dist.init_process_group("gloo")
     try:
-        {"train": train_and_save, "load": load}[sys.argv[1]](*sys.argv[2:])
+        commands: dict[str, Any] = {"train": train_and_save, "load": load}
+        commands[sys.argv[1]](*sys.argv[2:])
     finally:
         dist.destroy_process_group()

@@ -90,7 +90,7 @@ def test_custom_functions_run_as_in_torch(argument: str) -> None:
         assert isinstance(count, torch.Tensor)
         torch._foreach_maximum_(averages, values)
 
-    given = {argument: {"avg_fn": avg_fn, "multi_avg_fn": multi_avg_fn}[argument]}
+    given: dict[str, Any] = {argument: {"avg_fn": avg_fn, "multi_avg_fn": multi_avg_fn}[argument]}
     net = make_net()
     ours, theirs = AveragedModel(net, **given), swa_utils.AveragedModel(net, **given)
     for _ in snapshots(net, 4):

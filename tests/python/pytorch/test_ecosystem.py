@@ -127,7 +127,7 @@ def test_lightning(tmp_path: Any) -> None:
         pytest.skip("this Lightning has no WeightAveraging callback")
     seen: list[Any] = []
 
-    class Module(lightning.LightningModule):  # type: ignore[misc]
+    class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))

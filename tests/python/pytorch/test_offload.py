@@ -149,7 +149,7 @@ def test_another_write_while_it_is_copied_is_an_error_of_the_next_call(copier: S
     model, averager = make(copier)
     set_weights(model, 4.0)
     averager.update()
-    averager.averages() if copier.started[0].finish.set() else None
+    copier.started[0].finish.set()
     averager._settle()
     set_weights(model, 8.0)
     averager.update()
@@ -224,7 +224,7 @@ def test_every_read_waits(copier: SlowCopier, read: Any) -> None:
     model, averager = make(copier)
     set_weights(model, 4.0)
     averager.update()
-    averager.averages() if copier.started[0].finish.set() else None
+    copier.started[0].finish.set()
     averager._settle()
     set_weights(model, 8.0)
     averager.update()

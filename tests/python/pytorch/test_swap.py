@@ -116,15 +116,16 @@ def test_applied_is_refused_before_the_first_snapshot_and_nested() -> None:
         averager.update()
     before = all_bits(net.parameters())
     with averager.applied():
-        for refused in (
+        calls: tuple[Any, ...] = (
             averager.update,
             averager.copy_to,
             averager.applied().__enter__,
             lambda: averager.to("cpu"),
             lambda: averager.load_state_dict({}),
-        ):
+        )
+        for call in calls:
             with pytest.raises(RuntimeError, match="is refused while the averages are swapped"):
-                refused()
+                call()
     assert all_bits(net.parameters()) == before
     assert averager.step == 3
 
