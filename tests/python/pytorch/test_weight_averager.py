@@ -211,6 +211,10 @@ def test_nonfinite_values_propagate_or_are_skipped_whole(bad: float, dtype: Any)
     assert (through.count, through.skipped) == (3, 0)
 
 
+NO_NUMBER: Any = "x"
+NO_INTEGER: Any = 2.0
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -222,10 +226,10 @@ def test_nonfinite_values_propagate_or_are_skipped_whole(bad: float, dtype: Any)
         (lambda p: WeightAverager([p], dtype="float32"), TypeError, "dtype must be"),
         (lambda p: WeightAverager([p], dtype=torch.int8), TypeError, "dtype must be"),
         (lambda p: WeightAverager([p], decay=1.5), ValueError, "decay must be between 0 and 1"),
-        (lambda p: WeightAverager([p], **{"decay": "x"}), TypeError, "decay must be a number"),
+        (lambda p: WeightAverager([p], decay=NO_NUMBER), TypeError, "decay must be a number"),
         (lambda p: WeightAverager([p], start=-1), ValueError, "start must be >= 0"),
         (lambda p: WeightAverager([p], period=0), ValueError, "period must be >= 1"),
-        (lambda p: WeightAverager([p], **{"period": 2.0}), TypeError, "period must be an int"),
+        (lambda p: WeightAverager([p], period=NO_INTEGER), TypeError, "period must be an int"),
         (lambda p: WeightAverager([p], nonfinite="drop"), ValueError, "nonfinite must be one of"),
         (lambda p: WeightAverager([p], use_buffers=True), ValueError, "needs a module"),
         (lambda p: WeightAverager([("a", p), ("a", p + 1)]), ValueError, "two different tensors"),
