@@ -357,15 +357,18 @@ class AveragingCallback(Resumable):
     def _take_snapshot(self) -> None:
         backend = self._backend
         variables = backend.weights(self.model)
-        labels = [backend.label(variable) for variable in variables]
-        dtypes = [backend.dtype(variable) for variable in variables]
-        self._averages.take(backend.read(variables), labels, dtypes)
+        self._averages.take(
+            backend.read(variables, often=self._arguments.every_n_steps is not None),
+            lambda: [backend.label(variable) for variable in variables],
+            lambda: [backend.dtype(variable) for variable in variables],
+        )
 
     def _check_weights(self) -> None:
-        if self._averages.count:
-            variables = self._backend.weights(self.model)
-            labels = [self._backend.label(variable) for variable in variables]
-            self._averages.check([tuple(variable.shape) for variable in variables], labels)
+        variables = self._backend.weights(self.model)
+        self._averages.check(
+            [tuple(variable.shape) for variable in variables],
+            lambda: [self._backend.label(variable) for variable in variables],
+        )
 
     def _finish(self, interrupted: bool) -> None:
         if self._finished:
