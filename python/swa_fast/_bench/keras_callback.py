@@ -75,7 +75,8 @@ def snapshot_ratio(shapes: Sequence[Sequence[int]], seconds: float) -> float:
     """Times one snapshot of a model with weights of these shapes, interleaved.
 
     Ours is everything the callback does for a snapshot by batch, reading the variables included
-    (the function that reads them has been traced). Theirs is keras-swa's `get_weights()` and NumPy expression.
+    (the function that reads them has been traced). Theirs is keras-swa's `get_weights()` and
+    NumPy expression.
 
     Args:
         shapes: of the float32 weights.

@@ -199,7 +199,7 @@ class TensorFlowBackend(KerasBackend):
 
     def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
         """Shares memory with the variables where they are on the CPU."""
-        return self._reader.read([variable.value for variable in variables], often)  # type: ignore[no-any-return]
+        return self._reader.read([variable.value for variable in variables], often)
 
     def measured(self, variable: Any) -> Any:
         """Averages over the replicas of a strategy."""

@@ -98,7 +98,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     s.save(path, _state())
     before = path.read_bytes()
     broken = _state()
-    broken["rates"] = [object()]
+    broken["rates"] = [object()]  # type: ignore[list-item]
     with pytest.raises(TypeError):
         s.save(path, broken)
     assert path.read_bytes() == before

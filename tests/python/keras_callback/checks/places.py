@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from . import TENSORFLOW, check
 from .environment import Environment, array, assert_same_bits, raises, running_mean, weights
 
 
-def _assert_whole_run(env: Environment, model) -> None:
+def _assert_whole_run(env: Environment, model: Any) -> None:
     recorder = env.recorder()
     env.fit(model, recorder, env.SWA(2, "constant"), epochs=4)
     index = {id(v): i for i, v in enumerate(model.weights)}
@@ -99,7 +101,9 @@ def half_precision_weights_are_averaged_in_float32(env: Environment) -> None:
         model.compile(env.keras.optimizers.SGD(0.01), "mse")
         kept: list[np.ndarray] = []
 
-        def keep(this, epoch, logs=None, dense=dense, kept=kept):
+        def keep(
+            this: Any, epoch: Any, logs: Any = None, dense: Any = dense, kept: Any = kept
+        ) -> None:
             kept.append(np.asarray(env.keras.ops.convert_to_numpy(dense.kernel)).astype(np.float32))
 
         swa = env.SWA(2)
@@ -162,7 +166,7 @@ def tf_data_and_generators(env: Environment) -> None:
 
     data = tf.data.Dataset.from_tensor_slices((env.x, env.y)).batch(8)
 
-    def endless():
+    def endless() -> Any:
         while True:
             for i in range(0, 22, 8):
                 yield env.x[i : i + 8], env.y[i : i + 8]
@@ -175,7 +179,7 @@ def tf_data_and_generators(env: Environment) -> None:
         for stop_at in (3, 1) if source is not data else (1,):
             model, recorder = env.bn_model(), env.recorder()
 
-            def stop(this, epoch, logs=None, stop_at=stop_at):
+            def stop(this: Any, epoch: Any, logs: Any = None, stop_at: Any = stop_at) -> None:
                 this.model.stop_training = epoch == stop_at
 
             stopping = env.callback(on_epoch_end=stop)

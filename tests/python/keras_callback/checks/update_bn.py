@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from . import TENSORFLOW, check
 from .environment import Environment, array, assert_same_bits, raises, weights
 
 
-def _perturbed(env):
+def _perturbed(env: Any) -> Any:
     model = env.bn_model()
     env.fit(model, epochs=2)
     for layer in env.bn_layers(model):
@@ -46,10 +48,10 @@ def every_kind_of_data(env: Environment) -> None:
         def __len__(self) -> int:
             return 3
 
-        def __getitem__(self, index):
+        def __getitem__(self, index: Any) -> Any:
             return pairs[index]
 
-    def endless():
+    def endless() -> Any:
         while True:
             yield from pairs
 
@@ -106,7 +108,7 @@ def errors_change_nothing(env: Environment) -> None:
     model = _perturbed(env)
     before = weights(model)
 
-    def broken():
+    def broken() -> Any:
         yield env.x[:8]
         raise RuntimeError("the disk is gone")
 
@@ -154,7 +156,7 @@ def a_layer_that_is_not_reached_keeps_its_statistics(env: Environment) -> None:
             self.lonely, self.used = lonely, used
             lonely.build((None, 4))
 
-        def call(self, values, training=None):
+        def call(self, values: Any, training: Any = None) -> Any:
             return self.used(values, training=training)
 
     model = Partial()
