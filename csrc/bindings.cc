@@ -1,12 +1,17 @@
 // The Python module swa_fast._core: argument parsing, docstrings, error translation.
 #include <pybind11/pybind11.h>
 
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "build_config.h"
+#include "build_info.h"
 #include "cpu/isa.h"
 #include "cpu/threads.h"
 #include "dlpack_import.h"
+#include "dlpack_route.h"
+#include "dlpack_stream.h"
 #include "docstrings.h"
 #include "error.h"
 #include "multi_tensor.h"
@@ -17,16 +22,39 @@ using namespace swa_fast;
 
 namespace {
 
+// `counter`: a list of one tensor, or nullptr.
 void run(Op op, py::handle dst, const char* dst_name, py::handle src, const char* src_name,
-         const Weight& weight) {
-  const ImportedList dst_list(dst, dst_name);
-  const ImportedList src_list(src, src_name);
-  const Plan plan(op, {dst_name, src_name, dst_list.buffers(), src_list.buffers()}, weight);
+         const Weight& weight, ImportedList* counter = nullptr) {
+  ImportedList dst_list(dst, dst_name);
+  ImportedList src_list(src, src_name);
+  const TensorLists lists = {dst_name, src_name, dst_list.buffers(), src_list.buffers()};
+  cuda::Streams streams;
+  std::optional<Counter> on_device;
+  if (dst_list.any_cuda() || src_list.any_cuda() || counter != nullptr) {
+    // The counter's buffer is filled further by choose_streams(), in place.
+    if (counter != nullptr) on_device.emplace(Counter{counter->name(), counter->buffers()[0]});
+    check_devices(lists, on_device ? &*on_device : nullptr);
+    if (counter != nullptr) {
+      streams = choose_streams({&dst_list, &src_list, counter});
+    } else {
+      streams = choose_streams({&dst_list, &src_list});
+    }
+  }
+  const Plan plan(op, lists, weight, on_device ? &*on_device : nullptr);
   if (plan.empty()) return;
   dst_list.mark_written();
   if (op == Op::kSwap) src_list.mark_written();
   const py::gil_scoped_release unlocked;
-  plan.run();
+  plan.run(streams);
+}
+
+// The tensor, as a list of one, if `count` is one on a CUDA device; reading it would wait.
+std::unique_ptr<ImportedList> import_counter(py::handle count) {
+  if (PyLong_Check(count.ptr()) != 0) return nullptr;
+  const Route::Kind kind = route_of(Py_TYPE(count.ptr())).kind;
+  if (kind != Route::kExchange && kind != Route::kTorch && kind != Route::kDlpack) return nullptr;
+  auto counter = std::make_unique<ImportedList>(py::make_tuple(count), "count");
+  return counter->any_cuda() ? std::move(counter) : nullptr;
 }
 
 int64_t parse_integer(py::handle value, const char* name) {
@@ -43,6 +71,9 @@ int64_t parse_integer(py::handle value, const char* name) {
 }
 
 void running_mean(py::handle averages, py::handle values, py::handle count) {
+  if (const std::unique_ptr<ImportedList> counter = import_counter(count)) {
+    return run(Op::kLerp, averages, "averages", values, "values", lerp_weight(1), counter.get());
+  }
   const int64_t n = parse_integer(count, "count");
   if (n < 0 || n > kMaxCount) {
     throw_value_error("count must be at least 0 and below 2**53. Received: " +
@@ -78,30 +109,6 @@ void set_threads(py::handle count) {
                       py::str(count).cast<std::string>());
   }
   cpu::set_num_threads(static_cast<int>(n));
-}
-
-py::dict build_info() {
-  py::list isas;
-  for (const std::string& isa : cpu::runnable_isas()) isas.append(isa);
-  py::list dtypes;
-#define SWA_FAST_APPEND(enumerator, type, name, code, bits) dtypes.append(name);
-  SWA_FAST_FOR_EACH_STORAGE_TYPE(SWA_FAST_APPEND)
-#undef SWA_FAST_APPEND
-  py::dict cuda;
-  cuda["built"] = false;
-  cuda["reason"] = "this version of swa_fast has no CUDA kernels";
-  py::dict info;
-  info["version"] = SWA_FAST_VERSION;
-  info["commit"] = SWA_FAST_COMMIT;
-  info["compiler"] = SWA_FAST_COMPILER;
-  info["flags"] = SWA_FAST_FLAGS;
-  info["isa"] = cpu::active_kernels().isa;
-  info["isas"] = isas;
-  info["openmp"] = cpu::openmp_version();
-  info["num_threads"] = cpu::get_num_threads();
-  info["storage_dtypes"] = dtypes;
-  info["cuda"] = cuda;
-  return info;
 }
 
 void translate(const Error& error) {

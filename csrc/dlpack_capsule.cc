@@ -63,14 +63,37 @@ py::object request_capsule(PyObject* item) {
   return method();
 }
 
+// DLPack's number of a CUDA stream: 1 for the legacy default stream, which CUDA calls 0 or 1.
+uintptr_t stream_number(void* stream) {
+  const auto number = reinterpret_cast<uintptr_t>(stream);
+  return number == 0 ? 1 : number;
+}
+
+py::object request_capsule_on(PyObject* item, ExportStream* stream) {
+  const py::object method = py::handle(item).attr("__dlpack__");
+  const py::int_ number(stream_number(stream->stream));
+  const py::tuple version = py::make_tuple(dlpack::kMajorVersion, 1);
+  for (const bool versioned : {true, false}) {
+    try {
+      if (!versioned) return method(py::arg("stream") = number);
+      return method(py::arg("stream") = number, py::arg("max_version") = version);
+    } catch (py::error_already_set& error) {
+      // TypeError: an older protocol. RuntimeError: TensorFlow, which takes no stream.
+      if (!error.matches(PyExc_TypeError) && !error.matches(PyExc_RuntimeError)) throw;
+    }
+  }
+  stream->was_ignored = true;
+  return request_capsule(item);
+}
+
 }  // namespace
 
 std::unique_ptr<Export> import_dlpack(PyObject* item, const char* list, size_t index,
-                                      Buffer* buffer) {
+                                      ExportStream* stream, Buffer* buffer) {
   py::object capsule;
   try {
-    if (!in_cpu_memory(item, buffer)) return nullptr;
-    capsule = request_capsule(item);
+    if (stream == nullptr && !in_cpu_memory(item, buffer)) return nullptr;
+    capsule = stream == nullptr ? request_capsule(item) : request_capsule_on(item, stream);
   } catch (py::error_already_set& error) {
     raise_export_error(error, item, item_name(list, index));
   }

@@ -9,9 +9,15 @@
 
 namespace swa_fast {
 
-// Asks `item` for a capsule, consumes it and fills `buffer`. A tensor that is not in CPU memory is
-// not exported: its buffer carries the device and nothing else.
+// How the producer of a CUDA tensor is to order what it has queued before what is queued here.
+struct ExportStream {
+  void* stream;              // whatever reads or writes the tensor is queued there
+  bool was_ignored = false;  // out: the producer orders nothing but its default stream
+};
+
+// Asks `item` for a capsule, consumes it and fills `buffer`. Without `stream`, a tensor that is not
+// in CPU memory is not exported: its buffer carries the device and nothing else.
 std::unique_ptr<Export> import_dlpack(PyObject* item, const char* list, size_t index,
-                                      Buffer* buffer);
+                                      ExportStream* stream, Buffer* buffer);
 
 }  // namespace swa_fast

@@ -36,6 +36,15 @@ std::string hint_for(PyObject* item) {
   return "";
 }
 
+// torch refuses to export what requires a gradient.
+py::object detached(PyObject* tensor, const char* list, size_t index) {
+  try {
+    return py::handle(tensor).attr("detach")();
+  } catch (py::error_already_set& error) {
+    raise_export_error(error, tensor, item_name(list, index));
+  }
+}
+
 py::tuple items_of(py::handle tensors, const char* name) {
   PyTypeObject* const type = Py_TYPE(tensors.ptr());
   if (PyList_CheckExact(tensors.ptr()) == 0 && PyTuple_CheckExact(tensors.ptr()) == 0) {
@@ -126,17 +135,9 @@ void ImportedList::import_item(PyObject* item, size_t index) {
       buffer_from_dlpack(tensor, false, name_, index, &buffer);
       break;
     }
-    case Route::kTorch: {
-      // Detached, because torch refuses to export what requires a gradient.
-      py::object detached;
-      try {
-        detached = py::handle(item).attr("detach")();
-      } catch (py::error_already_set& error) {
-        raise_export_error(error, item, item_name(name_, index));
-      }
-      owner = import_dlpack(detached.ptr(), name_, index, &buffer);
+    case Route::kTorch:
+      owner = import_dlpack(detached(item, name_, index).ptr(), name_, index, nullptr, &buffer);
       break;
-    }
     case Route::kTorchWrapper:
       throw_type_error(item_name(name_, index) + " is a " + type_name(item) +
                        ", a torch.Tensor subclass that does not hold its own memory: pass the "
@@ -148,7 +149,7 @@ void ImportedList::import_item(PyObject* item, size_t index) {
       owner = import_python_buffer(item, name_, index, &buffer);
       break;
     case Route::kDlpack:
-      owner = import_dlpack(item, name_, index, &buffer);
+      owner = import_dlpack(item, name_, index, nullptr, &buffer);
       break;
     case Route::kUnknown:
       throw_type_error(item_name(name_, index) +
@@ -156,6 +157,33 @@ void ImportedList::import_item(PyObject* item, size_t index) {
                        "buffer protocol. Received: " +
                        type_name(item) + hint_for(item));
   }
+  if (buffer.device.type == DeviceType::kCuda) {
+    any_cuda_ = true;
+    if (route.kind == Route::kTorch || route.kind == Route::kDlpack) {
+      waiting_.push_back(index);
+      return;
+    }
+  }
+  finish(item, index, route, std::move(owner));
+}
+
+void ImportedList::export_waiting(size_t index, ExportStream* stream) {
+  const Route route = route_of(Py_TYPE(item(index)));
+  py::object exported = py::reinterpret_borrow<py::object>(item(index));
+  if (route.kind == Route::kTorch) exported = detached(item(index), name_, index);
+  const Device before = buffers_[index].device;
+  auto owner = import_dlpack(exported.ptr(), name_, index, stream, &buffers_[index]);
+  if (buffers_[index].device != before) {
+    throw_buffer_error(item_name(name_, index) + " (a " + type_name(item(index)) +
+                       ") says it is on " + device_name(before) + ", and was exported on " +
+                       device_name(buffers_[index].device));
+  }
+  finish(item(index), index, route, std::move(owner));
+}
+
+void ImportedList::finish(PyObject* item, size_t index, const Route& route,
+                          std::unique_ptr<Export> owner) {
+  Buffer& buffer = buffers_[index];
   if (route.is_torch) refuse_lazy_bits(item, buffer, name_, index);
   buffer.read_only = buffer.read_only || route.immutable;
   any_torch_ = any_torch_ || route.is_torch;

@@ -12,6 +12,9 @@
 
 namespace swa_fast {
 
+struct ExportStream;
+struct Route;
+
 // Something exported to us, given back when destroyed (with the interpreter lock held).
 class Export {
  public:
@@ -30,17 +33,32 @@ class ImportedList {
   ImportedList& operator=(const ImportedList&) = delete;
 
   const std::vector<Buffer>& buffers() const { return buffers_; }
+  const char* name() const { return name_; }
+  PyObject* item(size_t index) const {
+    return PyTuple_GET_ITEM(items_.ptr(), static_cast<Py_ssize_t>(index));
+  }
+
+  bool any_cuda() const { return any_cuda_; }
+
+  // Tensors on CUDA devices that cannot be exported before a stream is chosen: their buffers hold
+  // nothing but the device until then.
+  const std::vector<size_t>& waiting() const { return waiting_; }
+  void export_waiting(size_t index, ExportStream* stream);
 
   // Tells the frameworks that keep count of writes (torch's autograd) that these were written.
   void mark_written() const;
 
  private:
   void import_item(PyObject* item, size_t index);
+  // What ends every import, whichever way it went.
+  void finish(PyObject* item, size_t index, const Route& route, std::unique_ptr<Export> owner);
 
   const char* name_;
   pybind11::tuple items_;
   std::vector<Buffer> buffers_;
   std::vector<std::unique_ptr<Export>> exports_;
+  std::vector<size_t> waiting_;
+  bool any_cuda_ = false;
   bool any_torch_ = false;
   bool all_torch_ = true;
 };

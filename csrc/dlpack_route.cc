@@ -64,6 +64,7 @@ Route find_route(PyTypeObject* type) {
     return route;
   }
   const std::string module = module_of(type);
+  route.is_cupy = has_prefix(module, "cupy.") || module == "cupy";
   route.immutable = has_prefix(module, "jaxlib") || has_prefix(module, "jax.") || module == "jax";
   if (publishes_exchange_api(type)) route.api = exchange_api_of(handle);
   if (route.api != nullptr) {

@@ -19,6 +19,7 @@ struct Route {
   };
   Kind kind = kUnknown;
   bool is_torch = false;   // torch.Tensor or a subclass
+  bool is_cupy = false;    // an array of CuPy
   bool immutable = false;  // the framework promises that contents never change (JAX)
   const dlpack::ExchangeApi* api = nullptr;
 };

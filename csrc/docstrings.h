@@ -13,18 +13,23 @@ bits as that NumPy expression, on every instruction set and number of threads. T
 mean of stochastic weight averaging (Izmailov et al. 2018, arXiv 1803.05407, equation 3).
 
 Args:
-    averages: a list of tensors to update: anything with DLPack or the buffer protocol in CPU memory
-        (NumPy arrays, torch tensors and parameters, TensorFlow eager tensors), of dtype float64,
-        float32, float16, bfloat16 or complex.
+    averages: a list of tensors to update: anything with DLPack or the buffer protocol (NumPy
+        arrays, torch tensors and parameters, TensorFlow eager tensors, CuPy arrays), of dtype
+        float64, float32, float16, bfloat16 or complex, in CPU memory or on CUDA devices. Work on a
+        CUDA device is queued on the current stream of torch or CuPy, and not waited for; tensors of
+        other frameworks on CUDA devices are waited for.
     values: a list of as many tensors of the same shapes; dtypes may differ from the averages'.
     count: how many values the averages already hold, 0 <= count < 2**53. With 0 the values are
-        copied, whatever the averages held.
+        copied, whatever the averages held. For tensors on one CUDA device, it may be an int64 tensor
+        of shape () there, which is read when the work runs and not changed: in a CUDA graph, add
+        one to it after the call. A negative one then gives averages of NaN.
 
 Raises:
     TypeError: an argument is not a list of tensors, or a dtype cannot be averaged.
     ValueError: lengths or shapes differ, ``count`` is out of range, or memory overlaps.
     BufferError: a tensor is read-only, not contiguous, or cannot be exported.
-    RuntimeError: a tensor is on a device this build cannot reach.
+    RuntimeError: a tensor is on a device that cannot be reached here, or CUDA failed, which is then
+        named; all but the last was checked before the first write.
     On any error nothing was written.
 
 Example:
@@ -124,7 +129,11 @@ Returns a dict that says how this module was built and what it runs on.
 
 Keys: version, commit, compiler, flags, isa (the instruction set in use), isas (those this CPU can
 run, weakest first; SWA_FAST_ISA forces one), openmp, num_threads, storage_dtypes, and cuda, a dict
-with built and reason.
+with built, available, reason (why it is not available, or ""), toolkit (its version), architectures
+(compute capabilities times ten; "-virtual" is PTX, for newer ones), driver (newest CUDA version it
+knows), devices (dicts with name, capability and memory in bytes) and max_pairs_per_launch.
+
+Asking initialises the CUDA driver if there is one, as torch.cuda.is_available() does.
 )";
 
 }  // namespace swa_fast::doc

@@ -49,6 +49,14 @@ SWA_FAST_HOST_DEVICE float round_to_odd(double value) {
 }
 
 SWA_FAST_HOST_DEVICE float to_float(Float16 value) {
+#if defined(__CUDA_ARCH__)
+  // One instruction, exact; only what it makes of a NaN is not said.
+  float exact;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(exact) : "h"(value.bits));
+  const uint32_t payload = value.bits & 0x7fffu;
+  const uint32_t quiet = (value.bits & 0x8000u) << 16 | 0x7fc00000u | payload << 13;
+  return payload > 0x7c00u ? bit_cast<float>(quiet) : exact;
+#else
   const uint32_t half = value.bits;
   const uint32_t sign = (half & 0x8000u) << 16;
   const uint32_t magnitude = (half & 0x7fffu) << 13;  // exponent and fraction in binary32's places
@@ -63,6 +71,7 @@ SWA_FAST_HOST_DEVICE float to_float(Float16 value) {
       bit_cast<uint32_t>(bit_cast<float>(magnitude + 0x38800000u) - bit_cast<float>(0x38800000u));
   const uint32_t finite = exponent == 0 ? subnormal : normal;
   return bit_cast<float>(sign | (exponent == 0x0f800000u ? special : finite));
+#endif
 }
 
 SWA_FAST_HOST_DEVICE float to_float(BFloat16 value) {
@@ -70,6 +79,15 @@ SWA_FAST_HOST_DEVICE float to_float(BFloat16 value) {
 }
 
 SWA_FAST_HOST_DEVICE Float16 to_float16(float value) {
+#if defined(__CUDA_ARCH__)
+  // One instruction, rounding to nearest even, overflow to infinity, subnormals kept; only what it
+  // makes of a NaN is not said.
+  uint16_t nearest;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(nearest) : "f"(value));
+  const uint32_t pattern = bit_cast<uint32_t>(value);
+  const uint32_t quiet = (pattern >> 16 & 0x8000u) | 0x7e00u | (pattern >> 13 & 0x03ffu);
+  return {(pattern & 0x7fffffffu) > 0x7f800000u ? static_cast<uint16_t>(quiet) : nearest};
+#else
   const uint32_t all = bit_cast<uint32_t>(value);
   const uint32_t sign = (all >> 16) & 0x8000u;
   const uint32_t bits = all & 0x7fffffffu;
@@ -85,6 +103,7 @@ SWA_FAST_HOST_DEVICE Float16 to_float16(float value) {
   half = bits >= 0x47800000u ? 0x7c00u : half;  // 2^16 and above: infinity
   half = bits > 0x7f800000u ? nan : half;
   return {static_cast<uint16_t>(sign | half)};
+#endif
 }
 
 SWA_FAST_HOST_DEVICE BFloat16 to_bfloat16(float value) {

@@ -6,6 +6,7 @@
 
 #include "buffer.h"
 #include "cpu/launch.h"
+#include "cuda/launch.h"
 #include "element_op.h"
 
 namespace swa_fast {
@@ -24,20 +25,35 @@ struct TensorLists {
   const std::vector<Buffer>& src;
 };
 
-// Work that has been validated as a whole and can no longer fail. Nothing has been written yet.
+// A running mean's count in device memory: the kernel reads it when it runs. Its weight is not
+// known before, so the one given to the plan is not used.
+struct Counter {
+  const char* name;
+  const Buffer& buffer;
+};
+
+// The checks of a plan that need no more than the devices of the buffers: equal lengths, both sides
+// of a pair on one device, and that one within reach; and the counter's, if there is one.
+void check_devices(const TensorLists& lists, const Counter* counter);
+
+// Work that has been validated as a whole. Nothing has been written yet.
 class Plan {
  public:
   // Throws Error if any part of the contract is broken; tests/python/test_safety.py has each rule.
-  Plan(Op op, const TensorLists& lists, const Weight& weight);
+  Plan(Op op, const TensorLists& lists, const Weight& weight, const Counter* counter = nullptr);
 
   // True if there is nothing to do: no tensors, or only empty ones.
-  bool empty() const { return cpu_.bytes() == 0; }
+  bool empty() const { return cpu_.bytes() == 0 && cuda_.empty(); }
 
-  // Does the work. Call it without the interpreter lock.
-  void run() const noexcept;
+  // Does the work: on the CPU before it returns, on CUDA devices in the order of their streams.
+  // Call it without the interpreter lock. Throws RuntimeError if CUDA refuses a launch; nothing
+  // else can fail.
+  void run(const cuda::Streams& streams = {}) const;
 
  private:
+  Weight weight_;
   cpu::Launch cpu_;
+  cuda::Launch cuda_;
 };
 
 }  // namespace swa_fast

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.datasets import load_digits
+from torch import nn
 from tqdm import tqdm
 
-import torch
 from swa_fast.torch import SWALR, AveragedModel, get_ema_multi_avg_fn, update_bn
-from torch import nn
 
 BATCH = 32
 RATE = 0.1

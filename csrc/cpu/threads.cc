@@ -62,11 +62,9 @@ void visit_upwards(std::string group, const ReadLimit& read_limit) {
 
 #if defined(_OPENMP)
 int default_num_threads() {
-  int count = omp_get_max_threads();
   static const bool user_chose = std::getenv("OMP_NUM_THREADS") != nullptr;
   static const int quota = cgroup_cpu_limit();
-  if (!user_chose && quota > 0) count = std::min(count, quota);
-  return std::max(1, count);
+  return threads_within_quota(omp_get_max_threads(), user_chose, quota);
 }
 #endif
 
@@ -89,6 +87,11 @@ int threads_for(int64_t bytes) {
   if (bytes < 2 * kMinBytesPerThread) return 1;
   const int64_t useful = bytes / kMinBytesPerThread;
   return static_cast<int>(std::min<int64_t>(get_num_threads(), useful));
+}
+
+int threads_within_quota(int offered, bool user_chose, int quota) {
+  const int count = !user_chose && quota > 0 ? std::min(offered, quota) : offered;
+  return std::max(1, count);
 }
 
 int cgroup_cpu_limit(const std::string& root) {

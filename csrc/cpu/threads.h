@@ -18,6 +18,10 @@ int get_num_threads();
 // Threads worth using for a call that moves this many bytes.
 int threads_for(int64_t bytes);
 
+// The default number of threads where the OpenMP runtime offers `offered`: not more than `quota`,
+// as cgroup_cpu_limit() gives it, unless the user chose the number.
+int threads_within_quota(int offered, bool user_chose, int quota);
+
 // CPUs' worth of time the control group grants, rounded up; 0 where it sets no limit. `root` is
 // where the file system with /proc and /sys is, for tests.
 int cgroup_cpu_limit(const std::string& root = "");

@@ -108,6 +108,13 @@ def _parser() -> argparse.ArgumentParser:
         "bert_base, gpt2 (the default is these five), llama_1b (needs about 20 GB)",
     )
     bench.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cpu",
+        help="where to run; cuda needs a GPU and torch, and ignores --peers and --threads "
+        "(default: %(default)s)",
+    )
+    bench.add_argument(
         "--peers",
         metavar="LIST",
         help="comma-separated frameworks to compare with: numpy, torch, tensorflow, or none "
@@ -136,11 +143,39 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bench(options: argparse.Namespace) -> int:
     from ._bench.errors import CheckError, UserError
+
+    try:
+        text = _bench_on_cuda(options) if options.device == "cuda" else _bench_on_cpu(options)
+    except UserError as error:
+        print(f"swa-fast bench: error: {error}", file=sys.stderr)
+        return 2
+    except CheckError as error:
+        print(f"swa-fast bench: CHECK FAILED: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    return 0
+
+
+def _bench_on_cuda(options: argparse.Namespace) -> str:
+    from ._bench import cuda, cuda_report, outputs, workloads
+    from ._bench.errors import UserError
+
+    if options.plot is not None:
+        raise UserError("--plot is for --device cpu: use --json")
+    if options.json is not None:
+        outputs.require_writable("--json", options.json)
+    result = cuda.run(workloads.select(options.model), options.seconds)
+    if options.json is not None:
+        outputs.write_json(options.json, result.to_json())
+    return cuda_report.render(result)
+
+
+def _bench_on_cpu(options: argparse.Namespace) -> str:
     from ._bench.report import render
     from ._bench.run import Options, run
 
-    try:
-        result = run(
+    return render(
+        run(
             Options(
                 models=options.model,
                 peers=options.peers,
@@ -150,14 +185,7 @@ def _bench(options: argparse.Namespace) -> int:
                 plot=options.plot,
             )
         )
-    except UserError as error:
-        print(f"swa-fast bench: error: {error}", file=sys.stderr)
-        return 2
-    except CheckError as error:
-        print(f"swa-fast bench: CHECK FAILED: {error}", file=sys.stderr)
-        return 1
-    print(render(result))
-    return 0
+    )
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -166,7 +194,6 @@ def _info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"build": build, "frameworks": found}, indent=1))
         return 0
-    cuda = build["cuda"]
     present = [f"{name} {version}" for name, version in found.items() if version is not None]
     absent = [name for name, version in found.items() if version is None]
     lines = {
@@ -175,7 +202,7 @@ def _info(options: argparse.Namespace) -> int:
         "commit": build["commit"] or "unknown",
         "instructions": f"{build['isa']} (this machine can run: {', '.join(build['isas'])})",
         "OpenMP": f"{'yes' if build['openmp'] else 'no'}, {build['num_threads']} threads",
-        "CUDA": "built" if cuda["built"] else f"not built: {cuda['reason']}",
+        **_cuda_lines(build["cuda"]),
         "storage types": ", ".join(build["storage_dtypes"]),
         "frameworks": ", ".join(present),
         "not installed": ", ".join(absent) or "-",
@@ -184,6 +211,29 @@ def _info(options: argparse.Namespace) -> int:
     for name, value in lines.items():
         print(f"  {name:<14} {value}")
     return 0
+
+
+def _cuda_lines(cuda: dict[str, Any]) -> dict[str, str]:
+    """What was built, and what was found or why nothing was."""
+    if not cuda["built"]:
+        return {"CUDA": f"off: {cuda['reason']}"}
+    names = [_architecture(name) for name in cuda["architectures"]]
+    lines = {"CUDA": f"built with {cuda['toolkit']} for {', '.join(names)}"}
+    if not cuda["available"]:
+        return {**lines, "GPU": f"off: {cuda['reason']}"}
+    lines["driver"] = f"CUDA {cuda['driver']}, {cuda['max_pairs_per_launch']} pairs per launch"
+    for index, device in enumerate(cuda["devices"]):
+        lines[f"GPU {index}"] = (
+            f"{device['name']}, compute capability {device['capability']}, "
+            f"{device['memory'] / 2**30:.0f} GiB"
+        )
+    return lines
+
+
+def _architecture(name: str) -> str:
+    # "90" is machine code for 9.0 alone, "90-virtual" code that newer GPUs can run too.
+    number = name.removesuffix("-virtual")
+    return number if number == name else f"{number} and newer"
 
 
 def _build_info() -> dict[str, Any]:

@@ -1,9 +1,20 @@
 from collections.abc import Iterable
 from typing import Any, SupportsFloat, SupportsIndex, TypedDict
 
+class _CudaDevice(TypedDict):
+    name: str
+    capability: str
+    memory: int
+
 class _CudaInfo(TypedDict):
     built: bool
+    available: bool
     reason: str
+    toolkit: str
+    architectures: list[str]
+    driver: str
+    devices: list[_CudaDevice]
+    max_pairs_per_launch: int
 
 class _BuildInfo(TypedDict):
     version: str

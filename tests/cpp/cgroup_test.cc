@@ -136,4 +136,13 @@ TEST(malformed_lines_are_passed_over) {
   CHECK_EQ(FakeRoot().groups("0::").v2("", "200000 100000").limit(), 2);
 }
 
+TEST(the_quota_limits_what_the_user_did_not_choose) {
+  using swa_fast::cpu::threads_within_quota;
+  CHECK_EQ(threads_within_quota(64, false, 0), 64);  // no limit
+  CHECK_EQ(threads_within_quota(64, false, 3), 3);
+  CHECK_EQ(threads_within_quota(2, false, 3), 2);
+  CHECK_EQ(threads_within_quota(64, true, 3), 64);
+  CHECK_EQ(threads_within_quota(0, false, 0), 1);
+}
+
 TEST(the_real_tree_is_readable) { CHECK(cgroup_cpu_limit() >= 0); }

@@ -6,7 +6,7 @@
 objdump=$1
 library=$2
 command -v "$objdump" >/dev/null 2>&1 || { echo "no objdump: skipped"; exit 77; }
-"$objdump" -f "$library" 2>/dev/null | grep -q x86-64 || { echo "not for x86-64: skipped"; exit 77; }
+"$objdump" -f "$library" 2>/dev/null | grep -q x86-64 || { echo "not x86-64: skipped"; exit 77; }
 
 # Mangled names: a prefix of them is the namespace, whatever the function returns or takes.
 "$objdump" -d --no-show-raw-insn "$library" | awk '

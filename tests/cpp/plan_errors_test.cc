@@ -191,6 +191,28 @@ TEST(dense_tensors_in_different_orders) {
                     "both must be laid out in memory alike");
 }
 
+TEST(misaligned_elements) {
+  for (const bool is_src : {false, true}) {
+    Call call;
+    Tensor bytes(kBool, Layout({25}));
+    Buffers dst = buffers_of(call.dst), src = buffers_of(call.src);
+    (is_src ? src : dst)[3].data = bytes.memory.data() + 1;
+    const std::string message = std::string(is_src ? "values[3]" : "averages[3]") +
+                                " is not aligned to its element size; make a copy first";
+    for (const double weight : {0.0, 0.5, 1.0}) {
+      check_refused(Op::kLerp, call, dst, src, ErrorKind::kBuffer, message, weight);
+    }
+    CHECK(bytes.memory == std::vector<unsigned char>(25));
+    // Bytes are copied and exchanged wherever they lie.
+    const std::vector<unsigned char> before(static_cast<unsigned char*>(dst[3].data),
+                                            static_cast<unsigned char*>(dst[3].data) + 24);
+    Plan(Op::kSwap, {"averages", "values", dst, src}, swa_fast::lerp_weight(1)).run();
+    CHECK(std::memcmp(src[3].data, before.data(), 24) == 0);
+    Plan(Op::kCopy, {"averages", "values", dst, src}, swa_fast::lerp_weight(1)).run();
+    CHECK(std::memcmp(dst[3].data, before.data(), 24) == 0);
+  }
+}
+
 TEST(devices) {
   const swa_fast::Device cuda = {swa_fast::DeviceType::kCuda, 1, 2};
   Call call;
@@ -198,9 +220,10 @@ TEST(devices) {
   check_all_refused(call, ErrorKind::kValue,
                     "averages[3] is on cpu, values[3] is on cuda:1: the two must be on one device");
   call.dst[3].device = cuda;
-  check_all_refused(call, ErrorKind::kRuntime,
-                    "averages[3] is on cuda:1, and this build of swa_fast has no CUDA support: "
-                    "move the tensors to the CPU first");
+  std::string reason;
+  if (swa_fast::cuda::backend(&reason) == nullptr) {
+    check_all_refused(call, ErrorKind::kRuntime, "averages[3] is on cuda:1, and " + reason);
+  }
   call.dst[3].device = call.src[3].device = {swa_fast::DeviceType::kOther, 0, 8};
   check_all_refused(call, ErrorKind::kRuntime,
                     "averages[3] is on a device that swa_fast cannot reach (DLPack device type 8, "

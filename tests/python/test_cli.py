@@ -90,6 +90,43 @@ def test_info_prints_how_it_was_built(capsys: pytest.CaptureFixture[str]) -> Non
     assert "CUDA" in out
 
 
+_CUDA: dict[str, Any] = {
+    "built": True,
+    "available": True,
+    "reason": "",
+    "toolkit": "13.0",
+    "architectures": ["90", "120", "120-virtual"],
+    "driver": "13.1",
+    "devices": [{"name": "H200", "capability": "9.0", "memory": 141 * 2**30}],
+    "max_pairs_per_launch": 1169,
+}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "words"),
+    [
+        (_CUDA, ["13.0 for 90, 120, 120 and newer", "CUDA 13.1, 1169", "H200, compute", "141 GiB"]),
+        (
+            {**_CUDA, "available": False, "reason": "no driver", "devices": []},
+            ["13.0 for 90, 120", "GPU            off: no driver"],
+        ),
+        ({**_CUDA, "built": False, "reason": "no nvcc"}, ["CUDA           off: no nvcc"]),
+    ],
+)
+def test_info_says_what_cuda_can_do_here_or_why_it_cannot(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cuda: dict[str, Any],
+    words: list[str],
+) -> None:
+    build = {**swa_fast.build_info(), "cuda": cuda}
+    monkeypatch.setattr(_cli, "_build_info", lambda: build)
+    assert _cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    for word in words:
+        assert word in out
+
+
 def test_info_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert _cli.main(["info", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)

@@ -167,12 +167,34 @@ def test_malformed_producers(spoiled: dict[str, Any], error: type[Exception], wo
 
 
 def test_gpu_tensors_get_a_clear_error() -> None:
-    for device, words in (
-        ((CUDA, 0), r"averages\[0\] is on cuda:0, and this build of swa_fast has no CUDA support"),
-        ((METAL, 0), r"averages\[0\] is on a device that swa_fast cannot reach .*type 8"),
-    ):
+    cuda = swa_fast.build_info()["cuda"]
+    cases = [((METAL, 0), r"averages\[0\] is on a device that swa_fast cannot reach .*type 8")]
+    if not cuda["available"]:
+        # Which of the two it is, and what to do.
+        why = (
+            "no NVIDIA driver|NVIDIA driver" if cuda["built"] else "no CUDA support .*SWA_FAST_CUDA"
+        )
+        cases.append(((CUDA, 0), rf"averages\[0\] is on cuda:0, and .*({why})"))
+        cases.append(((CUDA, 0), r"move the tensors to the CPU"))
+    for device, words in cases:
+        average, value = Producer(device=device), Producer(device=device)
+        before = average.memory.tobytes()
         with pytest.raises(RuntimeError, match=words):
-            swa_fast.running_mean_([Producer(device=device)], [Producer(device=device)], 1)
+            swa_fast.running_mean_([average], [value], 1)
+        assert not average.calls  # not even exported
+        assert average.memory.tobytes() == before
+
+
+def test_a_gpu_counter_gets_a_clear_error_too() -> None:
+    average, value = np.zeros(4, np.float32), np.ones(4, np.float32)
+    cuda = swa_fast.build_info()["cuda"]
+    if not cuda["available"]:
+        with pytest.raises(RuntimeError, match=r"count is on cuda:0, and .*(CUDA|NVIDIA)"):
+            swa_fast.running_mean_([average], [value], Producer(device=(CUDA, 0)))
+    assert not average.any()
+    # Anything else that is no integer is refused as before.
+    with pytest.raises(TypeError, match="count must be an int"):
+        swa_fast.running_mean_([average], [value], Producer())
 
 
 def test_pinned_memory_is_cpu_memory() -> None:

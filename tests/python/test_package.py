@@ -54,6 +54,11 @@ def test_build_info_matches_its_stub() -> None:
     info = swa_fast.build_info()
     assert set(info) == keys("_BuildInfo")
     assert set(info["cuda"]) == keys("_CudaInfo")
+    cuda = info["cuda"]
+    assert all(set(device) == keys("_CudaDevice") for device in cuda["devices"])
+    assert cuda["available"] == (cuda["reason"] == "") == bool(cuda["devices"])
+    assert cuda["available"] == (cuda["max_pairs_per_launch"] in (145, 1169))
+    assert cuda["built"] == bool(cuda["toolkit"]) == bool(cuda["architectures"])
     assert info["isa"] in info["isas"]
     assert "-ffp-contract=off" in info["flags"]
     assert info["storage_dtypes"] == ["float64", "float32", "float16", "bfloat16"]

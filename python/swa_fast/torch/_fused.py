@@ -11,8 +11,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import swa_fast
 import torch
+
+import swa_fast
 
 from ._distributed import is_sharded, local
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch.optim import swa_utils
-
 import torch
+from torch.optim import swa_utils
 
 from . import _fused
 from ._half_precision import HALF_DTYPES, Float32Averages

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+
 from swa_fast._schedule import check_integer
 
 from ._parameters import unique

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+
 from swa_fast._schedule import check_integer, snapshot
 
 from . import _fused
 from ._distributed import agree, is_sharded, local_all, reshard
 from ._half_precision import HALF_DTYPES
 from ._nonfinite import all_finite, check_nonfinite
+from ._offload import Offload, OffloadError, offloads
 from ._parameters import Source, describe_mismatch
 from ._state import check_state
 from ._swap import Exchange
@@ -32,7 +35,11 @@ class WeightAverager:
         dtype: of the averages. By default float32 for float16 and bfloat16 parameters, and the
             parameter's own for others.
         device: where the averages are kept; by default with the parameters, which then must stay
-            there (see ``to``).
+            there (see ``to``). With "cpu", averages of parameters on a GPU are updated in the
+            background, from copies in pinned memory (as many bytes as the parameters), beside the
+            training step: ``update`` returns at once, reads of the averages wait, and an error is
+            raised by the next call. Until the copies are made, only optimizers of torch.optim may
+            write the parameters: their steps are held back on the GPU.
         decay: None for the equally weighted mean; a number in [0, 1] for the exponential one,
             ``decay * average + (1 - decay) * value``, which starts from the first value.
         start: call of ``update`` that takes the first snapshot, counted from 0.
@@ -87,6 +94,7 @@ class WeightAverager:
         self._step = 0
         self._skipped = 0
         self._exchange = Exchange()
+        self._offload = Offload()
         values = self._source.tensors()
         with torch.no_grad():
             # Filled, because the state is saved before the first snapshot too.
@@ -134,7 +142,8 @@ class WeightAverager:
 
         Raises:
             ValueError: the parameters no longer match the averages; nothing was written.
-            RuntimeError: the averages are swapped in.
+            RuntimeError: the averages are swapped in; or an update in the background failed after
+                its call had returned, whose snapshot then is not in the averages.
         """
         self._require_not_swapped("update()")
         due, _ = snapshot(self._step, self._start, self._period)
@@ -144,26 +153,44 @@ class WeightAverager:
         return bool(due)
 
     def _take_snapshot(self) -> bool:
+        self._settle()
         values = self._values()
         if self._nonfinite == "skip" and not agree(all_finite(local_all(values)), values):
             self._skipped += 1
             return False
-        with self._explained(values):
-            averages = local_all(self._averages)
-            locals_ = local_all(values)
-            if self._decay is None or self._count == 0:
-                _fused.running_mean_(averages, locals_, self._count, any_device=self._any_device)
-            else:
-                weight = 1.0 - self._decay
-                _fused.lerp_(averages, locals_, weight, any_device=self._any_device)
+        fold = functools.partial(self._fold, local_all(self._averages), self._count)
+        if offloads(self._device, values):
+            mismatch = describe_mismatch(
+                self._source.names, self._averages, values, any_device=True
+            )
+            if mismatch is not None:
+                raise ValueError(f"the parameters do not match the averages: {mismatch}")
+            self._offload.submit(local_all(values), fold)
+        else:
+            with self._explained(values):
+                fold(local_all(values))
         self._count += 1
         return True
+
+    def _fold(self, averages: list[Any], count: int, values: list[Any]) -> None:
+        if self._decay is None or count == 0:
+            _fused.running_mean_(averages, values, count, any_device=self._any_device)
+        else:
+            _fused.lerp_(averages, values, 1.0 - self._decay, any_device=self._any_device)
+
+    def _settle(self) -> None:
+        try:
+            self._offload.wait()
+        except OffloadError:
+            self._count -= 1  # it was counted when it was started
+            raise
 
     def averages(self) -> list[Any]:
         """Returns the tensors that hold the averages now, in the order of ``names``: no copies.
 
         Before the first snapshot they hold the parameters as they were when this was made.
         """
+        self._settle()
         return self._exchange.where(self._averages, self._values())
 
     def copy_to(self, params: Any = None) -> None:
@@ -177,6 +204,7 @@ class WeightAverager:
             RuntimeError: there is no snapshot yet, or the averages are swapped in.
         """
         self._require_not_swapped("copy_to()")
+        self._settle()
         self._require_snapshot("copy_to()")
         values = self._values()
         if params is not None:
@@ -196,6 +224,7 @@ class WeightAverager:
             ValueError: the parameters no longer match the averages; nothing was written.
             RuntimeError: there is no snapshot yet.
         """
+        self._settle()
         self._require_snapshot("swap()")
         values = self._values()
         with self._explained(values):
@@ -220,6 +249,7 @@ class WeightAverager:
     def to(self, device: Any) -> WeightAverager:
         """Moves the averages to ``device``, as after moving the model there, and returns self."""
         self._require_not_swapped("to()")
+        self._settle()
         self._averages = [average.to(device) for average in self._averages]
         if self._device is not None:
             self._device = torch.device(device)
@@ -246,6 +276,7 @@ class WeightAverager:
             RuntimeError: the averages are swapped in.
         """
         self._require_not_swapped("load_state_dict()")
+        self._settle()
         tensors, counters = check_state(self._source.names, self._averages, state_dict)
         _fused.copy_(local_all(self._averages), local_all(tensors), any_device=True)
         self._count, self._step, self._skipped = counters
@@ -268,11 +299,14 @@ class WeightAverager:
         try:
             yield
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            mismatch = describe_mismatch(
-                self._source.names, self._averages, values, any_device=self._any_device
-            )
-            if mismatch is None:
-                raise
+            self._require_match(values, error)
+            raise
+
+    def _require_match(self, values: list[Any], error: Exception | None = None) -> None:
+        mismatch = describe_mismatch(
+            self._source.names, self._averages, values, any_device=self._any_device
+        )
+        if mismatch is not None:
             raise ValueError(f"the parameters do not match the averages: {mismatch}") from error
 
     def _require_snapshot(self, what: str) -> None:

@@ -1,0 +1,35 @@
+// What the device code provides: one launcher per operation and pair of types. No CUDA header.
+#pragma once
+
+#include <cstdint>
+
+#include "dtype.h"
+
+namespace swa_fast::cuda {
+
+// Queues one kernel with `blocks` blocks of kThreads on a stream of the current device. `table` is
+// a PairTable of the launcher's capacity. Returns a cudaError_t, 0 for success.
+using Launcher = int (*)(const void* table, uint32_t blocks, void* stream);
+
+struct Kernel {
+  const char* name;
+  int dst_size;  // bytes per element
+  int src_size;
+  Launcher small;  // tables of kSmallCapacity
+  Launcher large;  // tables of kLargeCapacity
+};
+
+// Sizes of the units that bits are moved in: 1, 2, 4 and 8 bytes.
+inline constexpr int kNumUnits = 4;
+
+struct KernelTable {
+  // dst += weight * (src - dst), by [storage of dst][storage of src].
+  Kernel lerp[kNumStorageTypes][kNumStorageTypes];
+  // dst = src converted, by [storage of dst][storage of src]; not used where both are the same.
+  Kernel cast[kNumStorageTypes][kNumStorageTypes];
+  // By binary logarithm of the unit's size.
+  Kernel copy[kNumUnits];
+  Kernel swap[kNumUnits];
+};
+
+}  // namespace swa_fast::cuda

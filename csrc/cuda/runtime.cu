@@ -1,0 +1,205 @@
+// The CUDA runtime behind Backend. Linked statically; the driver is looked up when first needed, so
+// that the module loads where there is none.
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <array>
+#include <mutex>
+#include <sstream>
+
+#include "cuda/backend.h"
+#include "cuda/device_kernels.h"
+#include "cuda/table.h"
+
+#ifndef SWA_FAST_CUDA_ARCHITECTURES
+#define SWA_FAST_CUDA_ARCHITECTURES ""
+#endif
+
+namespace swa_fast::cuda {
+namespace {
+
+// Contexts of devices beyond this number are not remembered but refused.
+constexpr int kMaxDevices = 64;
+
+// Arguments of 32,764 bytes: the driver of CUDA 12.1, which is 530.
+constexpr int kLargeArgumentsDriver = 12010;
+constexpr bool kLargeArgumentsBuilt = CUDART_VERSION >= 12010;
+
+// The few driver functions used. A library linked with another copy of the CUDA runtime (torch)
+// keeps its own idea of the current device, so contexts are pushed and popped in the driver itself:
+// the runtime works in the context that is current, and everyone else finds what they left.
+struct Driver {
+  CUresult (*push)(CUcontext) = nullptr;
+  CUresult (*pop)(CUcontext*) = nullptr;
+  CUresult (*retain)(CUcontext*, CUdevice) = nullptr;
+  bool complete = false;
+};
+
+template <class Function>
+bool find_function(const char* name, Function* function) {
+  void* address = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
+  const cudaError_t error =
+      cudaGetDriverEntryPointByVersion(name, &address, 11000, cudaEnableDefault, &found);
+#else
+  const cudaError_t error = cudaGetDriverEntryPoint(name, &address, cudaEnableDefault, &found);
+#endif
+  *function = reinterpret_cast<Function>(address);
+  return error == cudaSuccess && found == cudaDriverEntryPointSuccess && address != nullptr;
+}
+
+const Driver& driver() {
+  static const Driver functions = [] {
+    Driver d;
+    d.complete = find_function("cuCtxPushCurrent", &d.push) &&
+                 find_function("cuCtxPopCurrent", &d.pop) &&
+                 find_function("cuDevicePrimaryCtxRetain", &d.retain);
+    return d;
+  }();
+  return functions;
+}
+
+// The primary context of a device, retained once and for the life of the process. The numbers of
+// the errors that driver and runtime can both return are the same.
+int primary_context(int device, CUcontext* context) {
+  static std::array<CUcontext, kMaxDevices> contexts = {};
+  static std::mutex mutex;
+  if (device < 0 || device >= kMaxDevices) return cudaErrorInvalidDevice;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (contexts[device] == nullptr) {
+    CUcontext retained = nullptr;
+    const CUresult error = driver().retain(&retained, device);
+    if (error != CUDA_SUCCESS) return static_cast<int>(error);
+    contexts[device] = retained;
+  }
+  *context = contexts[device];
+  return cudaSuccess;
+}
+
+int enter(int device) {
+  CUcontext context = nullptr;
+  const int error = primary_context(device, &context);
+  if (error != cudaSuccess) return error;
+  return static_cast<int>(driver().push(context));
+}
+
+void leave() {
+  CUcontext ours = nullptr;
+  driver().pop(&ours);
+}
+
+int synchronize(void* stream) {
+  const cudaError_t error = cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
+}
+
+int device_of_pointer(const void* pointer, int* device) {
+  cudaPointerAttributes attributes = {};
+  const cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
+  if (error != cudaSuccess) {
+    cudaGetLastError();
+    return error;
+  }
+  const bool owned =
+      attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+  *device = owned ? attributes.device : -1;
+  return cudaSuccess;
+}
+
+std::string error_text(int error) {
+  const auto code = static_cast<cudaError_t>(error);
+  return std::string(cudaGetErrorName(code)) + " (" + std::to_string(error) +
+         "): " + cudaGetErrorString(code);
+}
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+// 0 where there is no driver.
+int driver_version() {
+  int version = 0;
+  if (cudaDriverGetVersion(&version) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return version;
+}
+
+std::string reason_for(int error) {
+  const int version = driver_version();
+  if (error == cudaErrorInsufficientDriver && version == 0) {
+    return "no NVIDIA driver was found: install one, or move the tensors to the CPU";
+  }
+  if (error == cudaErrorInsufficientDriver) {
+    return "the NVIDIA driver knows CUDA up to " + version_text(version) +
+           ", and this build of swa_fast needs " + version_text(CUDART_VERSION) +
+           ": install a newer driver, or build swa_fast with an older toolkit, or move the tensors "
+           "to the CPU";
+  }
+  if (error == cudaErrorNoDevice) {
+    return "there is an NVIDIA driver but no GPU for this process: see nvidia-smi, and the "
+           "environment variable CUDA_VISIBLE_DEVICES, or move the tensors to the CPU";
+  }
+  return "CUDA does not start: cudaGetDeviceCount returned " + error_text(error) +
+         (error == cudaErrorInitializationError
+              ? "; in a forked child of a process that used CUDA it cannot: start the child with "
+                "the spawn method"
+              : "");
+}
+
+}  // namespace
+
+const Backend* built_backend(std::string* reason) {
+  int devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  if (error != cudaSuccess || devices == 0) {
+    cudaGetLastError();
+    *reason = reason_for(error != cudaSuccess ? error : cudaErrorNoDevice);
+    return nullptr;
+  }
+  if (!driver().complete) {
+    *reason = "the NVIDIA driver lacks functions that CUDA 11 has: install a newer one";
+    return nullptr;
+  }
+  static const Backend usable = {&device_kernels(),
+                                 kLargeArgumentsBuilt && driver_version() >= kLargeArgumentsDriver
+                                     ? kLargeCapacity
+                                     : kSmallCapacity,
+                                 enter,
+                                 leave,
+                                 synchronize,
+                                 device_of_pointer,
+                                 error_text};
+  return &usable;
+}
+
+void describe(Info* info) {
+  info->built = true;
+  info->toolkit = version_text(CUDART_VERSION);
+  std::istringstream architectures(SWA_FAST_CUDA_ARCHITECTURES);
+  for (std::string one; std::getline(architectures, one, ',');) {
+    info->architectures.push_back(one);
+  }
+  const int version = driver_version();
+  if (version > 0) info->driver = version_text(version);
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess) {
+    cudaGetLastError();
+    return;
+  }
+  for (int device = 0; device < devices; ++device) {
+    cudaDeviceProp properties = {};
+    if (cudaGetDeviceProperties(&properties, device) != cudaSuccess) {
+      cudaGetLastError();
+      continue;
+    }
+    info->devices.push_back(
+        {properties.name, std::to_string(properties.major) + "." + std::to_string(properties.minor),
+         static_cast<int64_t>(properties.totalGlobalMem)});
+  }
+}
+
+}  // namespace swa_fast::cuda

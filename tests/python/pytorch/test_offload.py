@@ -1,0 +1,319 @@
+"""Averages kept in host memory: what is waited for, by whom, and what goes wrong loudly.
+
+The copies are made by a copier of the test: it reads a value only when it is told to, so that a
+write that comes too early is seen in the result.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+torch: Any = pytest.importorskip("torch")
+from torch.optim.optimizer import _global_optimizer_pre_hooks  # noqa: E402
+
+from swa_fast.torch import WeightAverager, weight_averager  # noqa: E402
+from swa_fast.torch._offload import CudaCopier, Offload, OffloadError  # noqa: E402
+
+
+class SlowCopies:
+    """Copies that are made when `finish` is set; writers that are held back wait for them."""
+
+    def __init__(self, staging: Sequence[Any], values: Sequence[Any]) -> None:
+        self.pairs = list(zip(staging, values, strict=True))
+        self.pending = list(values)
+        self.finish = threading.Event()
+        self.done = threading.Event()
+        self.held_back = 0
+
+    def hold_back_writers(self) -> None:
+        # A GPU makes the writer wait; on the CPU, the copies are finished before it may go on.
+        self.held_back += 1
+        self.finish.set()
+        assert self.done.wait(60)
+
+    def wait(self) -> None:
+        assert self.finish.wait(60)
+        for stage, value in self.pairs:
+            stage.copy_(value.detach())
+        self.done.set()
+
+
+class SlowCopier:
+    def __init__(self) -> None:
+        self.started: list[SlowCopies] = []
+        self.staged = 0
+        self.automatic = False
+
+    def stage(self, value: Any) -> Any:
+        self.staged += 1
+        return torch.empty_like(value.detach(), requires_grad=False)
+
+    def start(self, staging: Sequence[Any], values: Sequence[Any]) -> SlowCopies:
+        copies = SlowCopies(staging, values)
+        if self.automatic:
+            copies.finish.set()
+        self.started.append(copies)
+        return copies
+
+
+@pytest.fixture
+def copier(monkeypatch: pytest.MonkeyPatch) -> SlowCopier:
+    monkeypatch.setattr(weight_averager, "offloads", lambda device, values: device is not None)
+    return SlowCopier()
+
+
+def make(copier: SlowCopier, **options: Any) -> tuple[Any, WeightAverager]:
+    model = torch.nn.Linear(3, 2)
+    averager = WeightAverager(model, device="cpu", **options)
+    averager._offload = Offload(copier)
+    return model, averager
+
+
+def set_weights(model: Any, number: float) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(number)
+
+
+def test_update_returns_before_the_copies_are_made_and_reads_wait(copier: SlowCopier) -> None:
+    model, averager = make(copier)
+    set_weights(model, 4.0)
+    before = [x.clone() for x in averager._averages]
+    assert averager.update()
+    assert averager.count == 1
+    assert not copier.started[0].done.is_set()
+    assert all(torch.equal(a, b) for a, b in zip(averager._averages, before, strict=True))
+    reading = threading.Timer(0.2, copier.started[0].finish.set)
+    reading.start()
+    assert all((a == 4.0).all() for a in averager.averages())
+    assert copier.started[0].done.is_set()
+
+
+@pytest.mark.parametrize("decay", [None, 0.75])
+def test_many_updates_have_the_bits_of_the_plain_averager(
+    copier: SlowCopier, decay: float | None
+) -> None:
+    copier.automatic = True
+    model, averager = make(copier, decay=decay, period=2, start=1)
+    plain = WeightAverager(model, decay=decay, period=2, start=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(20):
+        model(torch.randn(4, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert averager.update() == plain.update()
+    assert averager.count == plain.count == 10
+    for a, b in zip(averager.averages(), plain.averages(), strict=True):
+        assert torch.equal(a, b)
+    assert copier.staged == 2  # pinned memory is taken once
+
+
+def test_half_precision_is_folded_into_float32(copier: SlowCopier) -> None:
+    copier.automatic = True
+    model = torch.nn.Linear(3, 2, dtype=torch.bfloat16)
+    averager = WeightAverager(model, device="cpu")
+    averager._offload = Offload(copier)
+    for number in (1.0, 2.0, 6.0):
+        set_weights(model, number)
+        averager.update()
+        averager.averages()
+    assert [a.dtype for a in averager.averages()] == [torch.float32] * 2
+    assert all((a == 3.0).all() for a in averager.averages())
+
+
+def test_an_optimizer_waits_for_what_it_is_about_to_write(copier: SlowCopier) -> None:
+    model, averager = make(copier)
+    set_weights(model, 4.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model(torch.ones(1, 3)).sum().backward()
+    averager.update()
+    optimizer.step()
+    assert copier.started[0].held_back == 1
+    assert all((a == 4.0).all() for a in averager.averages())
+    assert (model.bias != 4.0).all()
+    optimizer.step()  # nothing is in flight any more
+    assert copier.started[0].held_back == 1
+
+
+def test_another_write_while_it_is_copied_is_an_error_of_the_next_call(copier: SlowCopier) -> None:
+    model, averager = make(copier)
+    set_weights(model, 4.0)
+    averager.update()
+    averager.averages() if copier.started[0].finish.set() else None
+    averager._settle()
+    set_weights(model, 8.0)
+    averager.update()
+    set_weights(model, -100.0)
+    copier.started[1].finish.set()
+    with pytest.raises(OffloadError, match="value 0 was written while it was being copied"):
+        averager.averages()
+    # That snapshot is not in the averages and not counted; the next one is.
+    assert averager.count == 1
+    assert all((a == 4.0).all() for a in averager.averages())
+    set_weights(model, 8.0)
+    copier.automatic = True
+    averager.update()
+    assert all((a == 6.0).all() for a in averager.averages())
+    assert averager.count == 2
+
+
+def test_an_optimizer_does_not_hide_an_earlier_write(copier: SlowCopier) -> None:
+    model, averager = make(copier)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    averager.update()
+    set_weights(model, -100.0)
+    optimizer.step()
+    copier.started[0].finish.set()
+    with pytest.raises(OffloadError, match="was written while"):
+        averager.update()
+
+
+def test_errors_in_the_background_are_raised_once_by_the_next_call(
+    copier: SlowCopier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copier.automatic = True
+    model, averager = make(copier)
+    set_weights(model, 4.0)
+    averager.update()
+    averager.averages()
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise MemoryError("out of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("swa_fast.torch._fused.running_mean_", broken)
+        assert averager.update()
+        with pytest.raises(OffloadError, match="in the background: MemoryError: out of it") as info:
+            averager.update()
+    assert isinstance(info.value.__cause__, MemoryError)
+    assert averager.count == 1
+    assert averager.step == 2
+    assert all((a == 4.0).all() for a in averager.averages())
+
+
+def test_a_mismatch_is_found_at_once(copier: SlowCopier) -> None:
+    model, averager = make(copier)
+    model.bias = torch.nn.Parameter(torch.zeros(7))
+    with pytest.raises(ValueError, match="'bias' has shape"):
+        averager.update()
+    assert not copier.started
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda averager: averager.state_dict()["averages"]["weight"],
+        lambda averager: averager.copy_to() or averager._source.module.weight,
+        lambda averager: averager.swap() or averager._source.module.weight,
+        lambda averager: averager.to("cpu")._averages[0],
+        lambda averager: copy.deepcopy(averager)._averages[0],
+    ],
+    ids=["state_dict", "copy_to", "swap", "to", "deepcopy"],
+)
+def test_every_read_waits(copier: SlowCopier, read: Any) -> None:
+    model, averager = make(copier)
+    set_weights(model, 4.0)
+    averager.update()
+    averager.averages() if copier.started[0].finish.set() else None
+    averager._settle()
+    set_weights(model, 8.0)
+    averager.update()
+    threading.Timer(0.1, copier.started[1].finish.set).start()
+    assert (read(averager) == 6.0).all()
+
+
+def test_it_can_be_thrown_away_in_flight(copier: SlowCopier) -> None:
+    model, averager = make(copier)
+    averager.update()
+    hook = averager._offload._hook.id
+    assert hook in _global_optimizer_pre_hooks
+    gone = weakref.ref(averager._offload)
+    copies = copier.started[0]
+    del averager
+    copies.finish.set()
+    assert copies.done.wait(60)
+    for _ in range(100):
+        gc.collect()
+        if gone() is None:
+            break
+        threading.Event().wait(0.02)
+    assert gone() is None
+    assert hook not in _global_optimizer_pre_hooks
+    assert model is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_hang(copier: SlowCopier) -> None:
+    model, averager = make(copier)
+    averager.update()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            averager.averages()
+        except OffloadError as error:
+            code = 0 if "forked while the update was in flight" in str(error) else 2
+        copier.automatic = True
+        set_weights(model, 2.0)
+        averager.update()
+        os._exit(code if (averager.averages()[0] == 2.0).all() else 3)
+    _, status = os.waitpid(child, 0)
+    copier.started[0].finish.set()
+    assert os.waitstatus_to_exitcode(status) == 0
+    averager.averages()
+
+
+def test_the_process_exits_with_an_update_in_flight() -> None:
+    code = """
+import threading, torch
+from swa_fast.torch import WeightAverager, weight_averager
+from swa_fast.torch._offload import Offload
+class Copies:
+    pending = ()
+    def hold_back_writers(self): pass
+    def wait(self):
+        threading.Event().wait(0.5)
+        print("copied", flush=True)
+class Copier:
+    def stage(self, value): return torch.zeros_like(value.detach())
+    def start(self, staging, values): return Copies()
+weight_averager.offloads = lambda device, values: True
+averager = WeightAverager(torch.nn.Linear(300, 300), device="cpu")
+averager._offload = Offload(Copier())
+averager.update()
+print("end", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["end", "copied"]
+    assert done.stderr == ""
+
+
+def test_the_cuda_copier_serves_values_on_the_cpu_at_once() -> None:
+    values = [torch.arange(6.0).reshape(2, 3).t(), torch.tensor(5)]
+    copier = CudaCopier()
+    staging = [copier.stage(value) for value in values]
+    copies = copier.start(staging, values)
+    assert not copies.pending
+    assert staging[0].stride() == values[0].stride()
+    assert all(torch.equal(s, v) for s, v in zip(staging, values, strict=True))
+    copies.hold_back_writers()
+    copies.wait()
+
+
+def test_averages_on_the_cpu_of_parameters_on_the_cpu_stay_plain() -> None:
+    averager = WeightAverager(torch.nn.Linear(3, 2), device="cpu")
+    averager.update()
+    assert averager._offload._executor is None
