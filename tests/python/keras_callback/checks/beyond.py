@@ -44,7 +44,7 @@ def bn_data_needs_no_epoch(env: Environment) -> None:
 @check()
 def bn_data_of_every_kind(env: Environment) -> None:
     pairs = list(zip(env.batches(), [env.y[i : i + 8] for i in range(0, 22, 8)], strict=True))
-    base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
+    base: Any = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
 
     class Data(base):
         def __len__(self) -> int:
@@ -128,7 +128,7 @@ def validation_of_the_averages(env: Environment) -> None:
     plain_history = env.fit(plain_model, plain, epochs=4, validation_data=(env.x, env.y)).history
     model, recorder = env.dense_model(), env.recorder()
     seen: list[list[np.ndarray]] = []
-    kept: list[object] = []
+    kept: list[Any] = []
     probe = env.callback(
         on_test_begin=lambda this, logs=None: seen.append(weights(this.model)),
         on_test_end=lambda this, logs=None: (
@@ -257,7 +257,7 @@ def tensors_a_user_kept_stay(env: Environment) -> None:
     import tensorflow as tf
 
     model = env.dense_model()
-    kept: list[tuple[object, np.ndarray]] = []
+    kept: list[tuple[Any, Any]] = []
 
     def keep(this: Any, epoch: Any, logs: Any = None) -> None:
         variable = this.model.trainable_variables[0]

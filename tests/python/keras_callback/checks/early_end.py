@@ -109,7 +109,7 @@ def interrupted_anywhere(env: Environment) -> None:
 def interrupted_by_the_data(env: Environment) -> None:
     """An error of the user's data set: no second pass is possible, the averages are there."""
     model, recorder = env.bn_model(), env.recorder()
-    base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
+    base: Any = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
 
     class Data(base):
         broken = False

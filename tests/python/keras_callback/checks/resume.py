@@ -22,13 +22,14 @@ def _optimizer(env: Any) -> Any:
 
 @check()
 def from_state_in_memory_and_in_a_file(env: Environment) -> None:
-    cases = [{"every_n_steps": 2}, {"schedule": "cyclic"}, {"decay": 0.9}]
+    cases: list[dict[str, Any]] = [{"every_n_steps": 2}, {"schedule": "cyclic"}, {"decay": 0.9}]
     for arguments in cases if env.target in ("torch", "tensorflow") else cases[:1]:
         whole = env.bn_model(_optimizer(env))
         env.fit(whole, _swa(env, **arguments), epochs=8)
 
         model = env.bn_model(_optimizer(env))
-        states, optimizer_state = [], []
+        states: list[Any] = []
+        optimizer_state: list[Any] = []
 
         def on_epoch_end(this: Any, epoch: Any, logs: Any = None) -> None:
             if epoch == 4:
@@ -95,7 +96,7 @@ def a_run_killed_between_the_two_backups(env: Environment) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "swa.npz"
         model = env.dense_model()
-        kept: list[list] = []
+        kept: list[list[Any]] = []
 
         def on_epoch_end(this: Any, epoch: Any, logs: Any = None) -> None:
             kept.append(weights(this.model))

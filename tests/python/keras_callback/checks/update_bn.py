@@ -42,7 +42,7 @@ def exact_whatever_the_statistics_held(env: Environment) -> None:
 @check()
 def every_kind_of_data(env: Environment) -> None:
     pairs = [(env.x[i : i + 8], env.y[i : i + 8]) for i in range(0, 22, 8)]
-    base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
+    base: Any = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
 
     class Data(base):
         def __len__(self) -> int:
@@ -112,7 +112,7 @@ def errors_change_nothing(env: Environment) -> None:
         yield env.x[:8]
         raise RuntimeError("the disk is gone")
 
-    cases = [
+    cases: list[tuple[Any, str, Any, dict[str, Any]]] = [
         (RuntimeError, "the disk is gone", broken(), {}),
         (ValueError, "at least one batch", env.x[:0], {}),
         (ValueError, "at least one batch", iter(()), {}),
