@@ -20,7 +20,7 @@ from swa_fast.keras.callbacks import SWA
 def data() -> tuple[Any, Any, Any, Any]:
     digits = load_digits()
     images = (digits.images / 16.0).astype("float32")[..., None]
-    return tuple(train_test_split(images, digits.target, test_size=0.5, random_state=0))  # type: ignore[return-value]
+    return tuple(train_test_split(images, digits.target, test_size=0.5, random_state=0))
 
 
 def network() -> keras.Model:

@@ -189,13 +189,13 @@ def test_a_gpu_counter_gets_a_clear_error_too() -> None:
     average, value = np.zeros(4, np.float32), np.ones(4, np.float32)
     cuda = swa_fast.build_info()["cuda"]
     if not cuda["available"]:
+        counter: Any = Producer(device=(CUDA, 0))
         with pytest.raises(RuntimeError, match=r"count is on cuda:0, and .*(CUDA|NVIDIA)"):
-            counter: Any = Producer(device=(CUDA, 0))
             swa_fast.running_mean_([average], [value], counter)
     assert not average.any()
     # Anything else that is no integer is refused as before.
+    no_counter: Any = Producer()
     with pytest.raises(TypeError, match="count must be an int"):
-        no_counter: Any = Producer()
         swa_fast.running_mean_([average], [value], no_counter)
 
 

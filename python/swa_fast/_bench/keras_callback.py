@@ -6,6 +6,7 @@ Run alone with `python -m swa_fast._bench.keras_callback [MODEL ...]`.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import statistics
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import workloads
+from .budgets import Verdict
 from .quiet import quiet_stderr
 
 SNAPSHOT = 5.0
@@ -26,12 +28,55 @@ FIT = 1.01
 
 _LEAST_ROUNDS = 5
 
+_MOST_ELEMENTS = 1 << 28
+"""A larger model would need more memory than the run has asked for: five lists of its size."""
+
+
+def judge(selected: Sequence[workloads.Workload], seconds: float) -> list[Verdict]:
+    """Measures the budgets of the callback, in the time of `seconds` for each model.
+
+    Returns:
+        A verdict for each model, and that of `fit`; those that cannot be measured say why.
+    """
+    try:
+        backend = _keras().backend.backend()
+        reason = "" if backend == "tensorflow" else f"KERAS_BACKEND is {backend}"
+    except Exception as error:  # whatever Keras raises while it is imported is its own affair
+        reason = f"{type(error).__name__} in importing keras"
+    verdicts = []
+    for workload in selected:
+        why = reason or ("too large" if workload.elements > _MOST_ELEMENTS else "")
+        ratio = None if why else snapshot_ratio(workload.shapes, seconds)
+        verdicts.append(
+            Verdict(
+                "Keras callback, a snapshot against get_weights()",
+                workload.name,
+                f">= {SNAPSHOT:.2f}x",
+                why if ratio is None else f"{ratio:.2f}x",
+                None if ratio is None else ratio >= SNAPSHOT,
+            )
+        )
+    if not reason and importlib.util.find_spec("sklearn") is None:
+        reason = "scikit-learn is not installed"
+    fit = None if reason else fit_ratio(rounds=max(1, min(4, round(seconds * 4))))
+    return [
+        *verdicts,
+        Verdict(
+            "Keras callback, an epoch of fit with it against without",
+            "digits",
+            f"< {FIT:.2f}x",
+            reason if fit is None else f"{fit:.3f}x",
+            None if fit is None else fit < FIT,
+        ),
+    ]
+
 
 def snapshot_ratio(shapes: Sequence[Sequence[int]], seconds: float) -> float:
     """Times one snapshot of a model with weights of these shapes, interleaved.
 
-    Ours is everything the callback does for a snapshot, reading the variables included. Theirs is
-    keras-swa's `get_weights()` and NumPy expression.
+    Ours is everything the callback does for a snapshot by batch, reading the variables included
+    (the function that reads them has been traced). Theirs is keras-swa's `get_weights()` and
+    NumPy expression.
 
     Args:
         shapes: of the float32 weights.
@@ -53,7 +98,7 @@ def snapshot_ratio(shapes: Sequence[Sequence[int]], seconds: float) -> float:
     for variable in model.weights:
         variable.assign(rng.random(tuple(variable.shape), np.float32))
 
-    callback = SWA(2)
+    callback = SWA(2, every_n_steps=1)
     callback.set_model(model)
     callback._backend = callback._make_backend()
     callback._take_snapshot()

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import functools
 import gc
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,17 @@ from tqdm import tqdm
 import swa_fast
 
 from . import arena as arenas
-from . import budgets, competitors, machine, memory, outputs, overhead, results, workloads
+from . import (
+    budgets,
+    competitors,
+    keras_callback,
+    machine,
+    memory,
+    outputs,
+    overhead,
+    results,
+    workloads,
+)
 from .check import Target, check
 from .competitors import FLAT, FUSED, Peer
 from .timing import Task, interleave
@@ -31,6 +42,9 @@ each competitor is primed. Above, one more pass over the memory would change not
 time it takes."""
 
 _OVERHEAD_SECONDS = 3.0
+
+_KERAS_SECONDS = 1.0
+"""For each model."""
 
 _PROMISES_SHARE = 0.3
 """Of the seconds of a model, on top of them: what the promises without a row may take."""
@@ -116,6 +130,11 @@ def _run(
         gc.collect()
     bar.set_description("call overhead")
     calls = overhead.measure("torch" in lineup.modules, min(_OVERHEAD_SECONDS, options.seconds))
+    keras_verdicts = []
+    if "tensorflow" in lineup.modules and importlib.util.find_spec("keras") is not None:
+        bar.set_description("Keras callback")
+        seconds = min(_KERAS_SECONDS, options.seconds)
+        keras_verdicts = keras_callback.judge(selected, seconds)
     bar.update(bar.total - bar.n)
     wants_torch = any(peer.name == "torch" for peer in lineup.wanted)
     torch_missing = None if "torch" in lineup.modules else lineup.frameworks.get("torch")
@@ -131,7 +150,10 @@ def _run(
         frameworks=lineup.frameworks,
         models=tuple(models),
         overhead=tuple(calls),
-        verdicts=tuple(budgets.judge(models, calls, torch_missing if wants_torch else None)),
+        verdicts=(
+            *budgets.judge(models, calls, torch_missing if wants_torch else None),
+            *keras_verdicts,
+        ),
     )
 
 

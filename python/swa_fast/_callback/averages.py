@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Averages:
     Example:
         >>> averages = Averages()
         >>> for value in (1.0, 2.0, 6.0):
-        ...     averages.take([np.full(2, value, np.float32)], ["kernel"], ["float32"])
+        ...     averages.take([np.full(2, value, np.float32)], lambda: ["w"], lambda: ["float32"])
         >>> averages.count, averages.copies()[0]
         (3, array([3., 3.], dtype=float32))
     """
@@ -42,7 +42,7 @@ class Averages:
         self._decay = decay
         self._arrays: list[Array] = []
 
-    def check(self, shapes: Sequence[tuple[int, ...]], labels: Sequence[str]) -> None:
+    def check(self, shapes: Sequence[tuple[int, ...]], labels: Callable[[], Sequence[str]]) -> None:
         """Raises ValueError if the weights are no longer those of the first snapshot."""
         if self.count == 0:
             return
@@ -51,20 +51,26 @@ class Averages:
                 f"the model's weights must not change during fit: it had {len(self._arrays)} "
                 f"floating-point weights at the first snapshot and has {len(shapes)} now"
             )
-        for array, shape, label in zip(self._arrays, shapes, labels, strict=True):
-            if array.shape != tuple(shape):
+        for index, (array, shape) in enumerate(zip(self._arrays, shapes, strict=True)):
+            if array.shape != shape:
                 raise ValueError(
-                    f"the model's weights must not change their shapes during fit: {label!r} had "
+                    "the model's weights must not change their shapes during fit: "
+                    f"{labels()[index]!r} had "
                     f"shape {array.shape} at the first snapshot and has {tuple(shape)} now"
                 )
 
-    def take(self, values: Sequence[Any], labels: Sequence[str], dtypes: Sequence[str]) -> None:
+    def take(
+        self,
+        values: Sequence[Any],
+        labels: Callable[[], Sequence[str]],
+        dtypes: Callable[[], Sequence[str]],
+    ) -> None:
         """Adds one snapshot.
 
         Args:
-            values: tensors that speak DLPack on the CPU; only read, and not kept.
-            labels: their names, for errors.
-            dtypes: their storage types.
+            values: buffers, or tensors that speak DLPack on the CPU; only read, and not kept.
+            labels: gives their names, for errors.
+            dtypes: gives their storage types, before the first snapshot.
 
         Raises:
             ValueError: the number or the shapes of the values changed; nothing was written.
@@ -73,7 +79,7 @@ class Averages:
         if self.count == 0:
             self._arrays = [
                 np.empty(tuple(value.shape), np.float64 if dtype in WIDE_TYPES else np.float32)
-                for value, dtype in zip(values, dtypes, strict=True)
+                for value, dtype in zip(values, dtypes(), strict=True)
             ]
         if self.count == 0 or self._decay is None:
             swa_fast.running_mean_(self._arrays, values, self.count)

@@ -34,17 +34,14 @@ class AveragingCallback(Resumable):
 
     The API and the schedules are those of keras-swa, after Izmailov et al. 2018 (arXiv 1803.05407).
     A snapshot of the weights is taken at the end of every `swa_freq`-th epoch from `start_epoch`
-    on;
-    under 'cyclic', at the end of each cycle, where the rate is lowest. When training ends, by its
-    last epoch, by early stopping or by an exception, the model has the average of the snapshots.
-    All
-    floating-point weights are averaged, in float32 (float64 weights in float64).
+    on; under 'cyclic', at the end of each cycle, where the rate is lowest. When training ends, by
+    its last epoch, by early stopping or by an exception, the model has the average of the
+    snapshots. All floating-point weights are averaged, in float32 (float64 weights in float64).
 
     A model with batch normalization needs moving statistics of its averaged weights. Unless
-    `bn_data`
-    is given, the last epoch is a forward pass for that: no weight changes, the learning rate shows
-    zero, and each moving statistic becomes the mean over the epoch's batches. When training ends
-    early, the same pass runs over the data of `fit` right away.
+    `bn_data` is given, the last epoch is a forward pass for that: no weight changes, the learning
+    rate shows zero, and each moving statistic becomes the mean over the epoch's batches. When
+    training ends early, the same pass runs over the data of `fit` right away.
 
     Args:
         start_epoch: first epoch of averaging, counted from 1; >= 2 and lower than `epochs`.
@@ -52,8 +49,7 @@ class AveragingCallback(Resumable):
             for the first half of the epochs before `start_epoch`, goes down to `swa_lr` in a line
             that ends at 90 % of them, and stays there. 'cyclic' does the same up to `start_epoch`;
             from there each batch goes a step down from `swa_lr2` to `swa_lr`, over `swa_freq`
-            epochs,
-            again and again.
+            epochs, again and again.
         swa_lr: learning rate of averaging; "auto" is a tenth of the optimizer's.
         swa_lr2: where a cycle begins; "auto" is a quarter of the way from `swa_lr` to the
             optimizer's rate, None is ten times `swa_lr`.
@@ -61,17 +57,14 @@ class AveragingCallback(Resumable):
         batch_size: no longer needed; samples in a batch when `bn_data` is arrays (then 32 if None).
         verbose: 1 prints what keras-swa prints.
         bn_data: what `update_bn` takes: recomputes moving statistics after training, so that the
-        last
-            epoch trains. With `validate_with_average` also before each validation.
+            last epoch trains. With `validate_with_average` also before each validation.
         start_step: average by batch, from this batch on (counted from 0 over all epochs).
         every_n_steps: average by batch: batches from one snapshot to the next; from the first batch
             of `start_epoch` on unless `start_step` is given.
-        decay: > 0 and < 1 makes it an exponential average: `decay * average + (1 - decay) *
-        weights`
-            at each snapshot after the first.
-        validate_with_average: the validation of `fit` sees the averages, in the epoch's end, and
-        the
-            model gets its own weights back exactly.
+        decay: > 0 and < 1 makes it an exponential average: at each snapshot after the first,
+            `decay * average + (1 - decay) * weights`.
+        validate_with_average: the validation of `fit` sees the averages, in the epoch's end,
+            and the model gets its own weights back exactly.
         backup_path: an `.npz` file that is rewritten after each epoch, beside BackupAndRestore's:
             the next `fit` goes on from it, and deletes it at its end.
 
@@ -357,15 +350,18 @@ class AveragingCallback(Resumable):
     def _take_snapshot(self) -> None:
         backend = self._backend
         variables = backend.weights(self.model)
-        labels = [backend.label(variable) for variable in variables]
-        dtypes = [backend.dtype(variable) for variable in variables]
-        self._averages.take(backend.read(variables), labels, dtypes)
+        self._averages.take(
+            backend.read(variables, often=self._arguments.every_n_steps is not None),
+            lambda: [backend.label(variable) for variable in variables],
+            lambda: [backend.dtype(variable) for variable in variables],
+        )
 
     def _check_weights(self) -> None:
-        if self._averages.count:
-            variables = self._backend.weights(self.model)
-            labels = [self._backend.label(variable) for variable in variables]
-            self._averages.check([tuple(variable.shape) for variable in variables], labels)
+        variables = self._backend.weights(self.model)
+        self._averages.check(
+            [tuple(variable.shape) for variable in variables],
+            lambda: [self._backend.label(variable) for variable in variables],
+        )
 
     def _finish(self, interrupted: bool) -> None:
         if self._finished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -37,13 +38,23 @@ class KerasBackend:
             layer for layer in _layers(model) if isinstance(layer, keras.layers.BatchNormalization)
         ]
 
+    def __init__(self) -> None:
+        self._all_weights: list[Any] = []
+        self._weights: list[Any] = []
+
     def weights(self, model: Any) -> list[Any]:
         """Returns the floating-point weights."""
-        return [
-            variable
-            for variable in model.weights
-            if "float" in keras.backend.standardize_dtype(variable.dtype)
-        ]
+        # Each step may ask, and a variable's type takes longer to find out than its identity.
+        found = model.weights
+        known = self._all_weights
+        if len(found) != len(known) or not all(map(operator.is_, found, known)):
+            self._all_weights = found
+            self._weights = [
+                variable
+                for variable in found
+                if "float" in keras.backend.standardize_dtype(variable.dtype)
+            ]
+        return list(self._weights)
 
     def state_variables(self, model: Any) -> list[Any]:
         """Returns weights, counters and seed generators alike."""
@@ -125,7 +136,7 @@ class KerasBackend:
         """Copies to host memory."""
         return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
 
-    def read(self, variables: Sequence[Any]) -> list[Any]:
+    def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
         """Copies to host memory."""
         return self.hold(variables)
 
@@ -174,6 +185,10 @@ class TensorFlowBackend(KerasBackend):
     def __init__(self) -> None:
         import tensorflow as tf
 
+        from swa_fast._callback.tensorflow_variables import Reader
+
+        super().__init__()
+        self._reader = Reader()
         self._end_of_data = (StopIteration, tf.errors.OutOfRangeError)
 
     def hold(self, variables: Sequence[Any]) -> list[Any]:
@@ -182,11 +197,9 @@ class TensorFlowBackend(KerasBackend):
 
         return tensors([variable.value for variable in variables])
 
-    def read(self, variables: Sequence[Any]) -> list[Any]:
+    def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
         """Shares memory with the variables where they are on the CPU."""
-        from swa_fast._callback.tensorflow_variables import for_native_call
-
-        return for_native_call(self.hold(variables))
+        return self._reader.read([variable.value for variable in variables], often)
 
     def measured(self, variable: Any) -> Any:
         """Averages over the replicas of a strategy."""
@@ -202,7 +215,7 @@ class TorchBackend(KerasBackend):
         """Clones on the device."""
         return [variable.value.detach().clone() for variable in variables]
 
-    def read(self, variables: Sequence[Any]) -> list[Any]:
+    def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
         """Shares memory with the variables where they are on the CPU."""
         return [variable.value.detach().cpu().contiguous() for variable in variables]
 
@@ -230,7 +243,7 @@ class JaxBackend(KerasBackend):
         """Keeps the arrays, which never change."""
         return [variable.value for variable in variables]
 
-    def read(self, variables: Sequence[Any]) -> list[Any]:
+    def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
         """Shares memory with the arrays where they are on the CPU."""
         return [np.asarray(variable.value) for variable in variables]
 

@@ -13,12 +13,12 @@ try:
     import tf_keras
 except ImportError as error:
     raise ImportError(
-        'swa_fast.tf_keras needs TensorFlow and tf_keras: pip install "swa-fast[tf-keras]"',
+        'swa_fast.tf_keras needs TensorFlow and tf_keras: pip install "swa-fast[tf_keras]"',
         name=error.name,
     ) from error
 
 from swa_fast._callback.batch_norm import Recorder
-from swa_fast._callback.tensorflow_variables import for_native_call, measured, tensors
+from swa_fast._callback.tensorflow_variables import Reader, measured, tensors
 
 
 class LegacyKerasBackend:
@@ -32,6 +32,9 @@ class LegacyKerasBackend:
     update_methods: ClassVar[dict[str, Callable[..., Any]]] = {
         "apply_gradients": lambda optimizer, *args, **kwargs: optimizer.iterations,
     }
+
+    def __init__(self) -> None:
+        self._reader = Reader()
 
     def batch_norm_layers(self, model: Any) -> list[Any]:
         """Returns every BatchNormalization inside `model`, SyncBatchNormalization included."""
@@ -60,9 +63,11 @@ class LegacyKerasBackend:
         """Keeps the variables' tensors: an assign gives a variable a new buffer."""
         return tensors([getattr(variable, "_variable", variable) for variable in variables])
 
-    def read(self, variables: Sequence[Any]) -> list[Any]:
+    def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
         """Shares memory with the variables where they are on the CPU."""
-        return for_native_call(self.hold(variables))
+        return self._reader.read(
+            [getattr(variable, "_variable", variable) for variable in variables], often
+        )
 
     def assign(self, variables: Sequence[Any], values: Sequence[Any]) -> None:
         """Assigns each variable, in its own type."""

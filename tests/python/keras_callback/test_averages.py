@@ -13,7 +13,7 @@ from swa_fast._callback import state as s
 from swa_fast._callback.averages import Averages
 from swa_fast._callback.data import input_batches
 
-NAMES = ["kernel", "bias"]
+NAMES_AND_TYPES = (lambda: ["kernel", "bias"], lambda: ["float32", "float64"])
 
 
 def _snapshots(count: int) -> list[list[np.ndarray[Any, Any]]]:
@@ -24,7 +24,7 @@ def _snapshots(count: int) -> list[list[np.ndarray[Any, Any]]]:
 def test_mean_in_the_weights_own_width() -> None:
     averages, snapshots = Averages(), _snapshots(4)
     for snapshot in snapshots:
-        averages.take(snapshot, NAMES, ["float32", "float64"])
+        averages.take(snapshot, *NAMES_AND_TYPES)
     got = averages.copies()
     assert [array.dtype for array in got] == [np.float32, np.float64]
     for index, tolerance in ((0, 3e-7), (1, 1e-15)):
@@ -35,7 +35,7 @@ def test_mean_in_the_weights_own_width() -> None:
 def test_exponential_average() -> None:
     averages, snapshots = Averages(decay=0.75), _snapshots(3)
     for snapshot in snapshots:
-        averages.take(snapshot, NAMES, ["float32", "float64"])
+        averages.take(snapshot, *NAMES_AND_TYPES)
     expected = 0.75 * (0.75 * snapshots[0][1] + 0.25 * snapshots[1][1]) + 0.25 * snapshots[2][1]
     np.testing.assert_allclose(averages.copies()[1], expected, rtol=1e-14)
     assert averages.count == 3
@@ -43,13 +43,13 @@ def test_exponential_average() -> None:
 
 def test_changed_weights_are_refused_and_nothing_is_written() -> None:
     averages, (first, second) = Averages(), _snapshots(2)
-    averages.take(first, NAMES, ["float32", "float64"])
+    averages.take(first, *NAMES_AND_TYPES)
     before = averages.copies()
     wrong = [second[0], np.zeros(6)]
     with pytest.raises(ValueError, match=r"'bias' had shape \(5,\) .* has \(6,\) now"):
-        averages.take(wrong, NAMES, ["float32", "float64"])
+        averages.take(wrong, *NAMES_AND_TYPES)
     with pytest.raises(ValueError, match=r"had 2 floating-point weights .* has 1 now"):
-        averages.take(second[:1], NAMES[:1], ["float32"])
+        averages.take(second[:1], *NAMES_AND_TYPES)
     assert averages.count == 1
     for left, right in zip(before, averages.copies(), strict=True):
         assert left.tobytes() == right.tobytes()
@@ -58,7 +58,7 @@ def test_changed_weights_are_refused_and_nothing_is_written() -> None:
 def test_copies_are_copies() -> None:
     averages = Averages()
     values = _snapshots(1)[0]
-    averages.take(values, NAMES, ["float32", "float64"])
+    averages.take(values, *NAMES_AND_TYPES)
     kept = values[0].copy()
     values[0].fill(9)
     averages.copies()[0].fill(8)
@@ -98,7 +98,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     s.save(path, _state())
     before = path.read_bytes()
     broken = _state()
-    broken["rates"] = [object()]
+    broken["rates"] = [object()]  # type: ignore[list-item]
     with pytest.raises(TypeError):
         s.save(path, broken)
     assert path.read_bytes() == before

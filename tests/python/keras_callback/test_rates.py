@@ -35,7 +35,7 @@ def test_rates_are_those_of_keras_swa(run: dict[str, Any]) -> None:
             for batch in range(steps)
         ]
     assert len(got) == len(run["lr_record"])
-    np.testing.assert_array_equal(np.float32(got), np.float32(run["lr_record"]))
+    np.testing.assert_array_equal(np.array(got, np.float32), np.array(run["lr_record"], np.float32))
 
 
 @pytest.mark.parametrize("start", [1, 2, 5, 10, 74, 100])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from . import TENSORFLOW, check
@@ -15,7 +17,7 @@ from .environment import (
 )
 
 
-def _mean_of_trainable(env, model, recorder, epochs):
+def _mean_of_trainable(env: Any, model: Any, recorder: Any, epochs: Any) -> Any:
     """Running mean of the recorded weights, of the trainable ones."""
     snapshots = [recorder.weights[epoch] for epoch in epochs]
     index = {id(variable): i for i, variable in enumerate(model.weights)}
@@ -34,7 +36,7 @@ def averaged_weights_stay_and_statistics_are_exact(env: Environment) -> None:
         model, recorder = env.bn_model(optimizer), env.recorder()
         rates: list[float] = []
 
-        def on_train_batch_end(this, batch, logs=None, rates=rates):
+        def on_train_batch_end(this: Any, batch: Any, logs: Any = None, rates: Any = rates) -> None:
             rates.append(env.rate(this.model))
 
         swa = env.SWA(2, schedule, swa_freq=2 if schedule == "cyclic" else 1)
@@ -82,13 +84,13 @@ def shared_frozen_inference_and_deep_layers(env: Environment) -> None:
             super().__init__()
             self.bn = layers.BatchNormalization(momentum=0.7)
 
-        def call(self, values, training=None):
+        def call(self, values: Any, training: Any = None) -> Any:
             return self.bn(values, training=training)
 
     class Inference(Block):
         """Runs its layer in inference mode, as a pretrained part of a model does."""
 
-        def call(self, values, training=None):
+        def call(self, values: Any, training: Any = None) -> Any:
             return self.bn(values, training=False)
 
     block, shared = Block(), layers.BatchNormalization(momentum=0.8)
@@ -133,17 +135,17 @@ def non_float_state_is_left_alone(env: Environment) -> None:
     keras, layers = env.keras, env.keras.layers
 
     class Counter(layers.Layer):
-        def build(self, shape):
+        def build(self, shape: Any) -> None:
             self.calls = self.add_weight(
                 name="calls", shape=(), dtype="int32", initializer="zeros", trainable=False
             )
 
-        def call(self, values, training=None):
+        def call(self, values: Any, training: Any = None) -> Any:
             if training:
                 self.calls.assign(self.calls + 1)
             return values
 
-    def model():
+    def model() -> Any:
         keras.utils.set_random_seed(6)
         counter = Counter()
         made = env.sequential(layers.Dense(3), counter, layers.Dropout(0.5), layers.Dense(1))
@@ -192,10 +194,10 @@ def a_custom_train_step_with_its_own_optimizer(env: Environment) -> None:
                 layers.Dense(1),
             )
 
-        def call(self, values, training=None):
+        def call(self, values: Any, training: Any = None) -> Any:
             return self.last(self.bn(self.first(values), training=training))
 
-        def train_step(self, *arguments):
+        def train_step(self, *arguments: Any) -> Any:
             seen.append("traced")
             return super().train_step(*arguments)
 
@@ -257,10 +259,10 @@ def two_optimizers(env: Environment) -> None:
             self.bn, self.dense = layers.BatchNormalization(), layers.Dense(1)
             self.second = keras.optimizers.SGD(0.1)
 
-        def call(self, values, training=None):
+        def call(self, values: Any, training: Any = None) -> Any:
             return self.dense(self.bn(values, training=training))
 
-        def train_step(self, data):
+        def train_step(self, data: Any) -> Any:
             x, y = data
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean((self(x, training=True) - y) ** 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from .environment import (
 )
 
 
-def _batch_recorder(env):
-    def on_train_batch_end(this, batch, logs=None):
+def _batch_recorder(env: Any) -> Any:
+    def on_train_batch_end(this: Any, batch: Any, logs: Any = None) -> None:
         this.weights.append(weights(this.model))
 
     callback = env.callback(on_train_batch_end=on_train_batch_end)
@@ -43,13 +44,13 @@ def bn_data_needs_no_epoch(env: Environment) -> None:
 @check()
 def bn_data_of_every_kind(env: Environment) -> None:
     pairs = list(zip(env.batches(), [env.y[i : i + 8] for i in range(0, 22, 8)], strict=True))
-    base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
+    base: Any = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
 
     class Data(base):
         def __len__(self) -> int:
             return len(pairs)
 
-        def __getitem__(self, index):
+        def __getitem__(self, index: Any) -> Any:
             return pairs[index]
 
     kinds = [(env.x, env.y), iter(pairs), Data()]
@@ -127,7 +128,7 @@ def validation_of_the_averages(env: Environment) -> None:
     plain_history = env.fit(plain_model, plain, epochs=4, validation_data=(env.x, env.y)).history
     model, recorder = env.dense_model(), env.recorder()
     seen: list[list[np.ndarray]] = []
-    kept: list[object] = []
+    kept: list[Any] = []
     probe = env.callback(
         on_test_begin=lambda this, logs=None: seen.append(weights(this.model)),
         on_test_end=lambda this, logs=None: (
@@ -160,7 +161,7 @@ def a_checkpoint_while_swapped_is_impossible(env: Environment) -> None:
         path = str(Path(directory) / "model.weights.h5")
         errors: list[str] = []
 
-        def save(this, logs=None):
+        def save(this: Any, logs: Any = None) -> None:
             try:
                 this.model.save_weights(path)
             except RuntimeError as error:
@@ -185,7 +186,7 @@ def validation_that_fails_gives_the_weights_back(env: Environment) -> None:
     model = env.dense_model()
     before: list[list[np.ndarray]] = []
 
-    def fail(this, logs=None):
+    def fail(this: Any, logs: Any = None) -> None:
         if len(before) == 3:
             raise SystemExit  # passes our guard, which only handles errors and KeyboardInterrupt
 
@@ -206,7 +207,7 @@ def validation_with_statistics_from_bn_data(env: Environment) -> None:
     model = env.bn_model()
     checked: list[int] = []
 
-    def on_test_begin(this, logs=None):
+    def on_test_begin(this: Any, logs: Any = None) -> None:
         if swa.get_state()["count"]:
             env.assert_exact_statistics(this.model)
             checked.append(1)
@@ -256,9 +257,9 @@ def tensors_a_user_kept_stay(env: Environment) -> None:
     import tensorflow as tf
 
     model = env.dense_model()
-    kept: list[tuple[object, np.ndarray]] = []
+    kept: list[tuple[Any, Any]] = []
 
-    def keep(this, epoch, logs=None):
+    def keep(this: Any, epoch: Any, logs: Any = None) -> None:
         variable = this.model.trainable_variables[0]
         value = variable.value if hasattr(variable, "path") else variable
         tensor = tf.convert_to_tensor(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -10,14 +11,14 @@ from . import check
 from .environment import Environment, array, assert_same_bits, raises, running_mean, weights
 
 
-def _assert_averaged(env, model, snapshots):
+def _assert_averaged(env: Any, model: Any, snapshots: Any) -> None:
     index = {id(variable): i for i, variable in enumerate(model.weights)}
     means = running_mean(snapshots)
     expected = [means[index[id(variable)]] for variable in model.trainable_variables]
     assert_same_bits(env.trainable(model), expected)
 
 
-def _assert_clean(env, model):
+def _assert_clean(env: Any, model: Any) -> None:
     """Nothing of ours is left on the model, its layers or its optimizer."""
     assert "evaluate" not in vars(model)
     assert "train_step" not in vars(model)
@@ -76,14 +77,14 @@ def interrupted_anywhere(env: Environment) -> None:
     """An exception from any place inside `fit` leaves the averages, and goes on to the caller."""
     last = [0]
 
-    def interrupt(at_epoch):
-        def hook(this, number, logs=None):
+    def interrupt(at_epoch: Any) -> Any:
+        def hook(this: Any, number: Any, logs: Any = None) -> None:
             if last[0] == at_epoch:
                 raise KeyboardInterrupt("now")
 
         return hook
 
-    def note(this, epoch, logs=None):
+    def note(this: Any, epoch: Any, logs: Any = None) -> None:
         last[0] = epoch
 
     hooks = ["on_train_batch_end", "on_epoch_end", "on_test_begin", "on_train_batch_begin"]
@@ -108,7 +109,7 @@ def interrupted_anywhere(env: Environment) -> None:
 def interrupted_by_the_data(env: Environment) -> None:
     """An error of the user's data set: no second pass is possible, the averages are there."""
     model, recorder = env.bn_model(), env.recorder()
-    base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
+    base: Any = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
 
     class Data(base):
         broken = False
@@ -116,7 +117,7 @@ def interrupted_by_the_data(env: Environment) -> None:
         def __len__(self) -> int:
             return 3
 
-        def __getitem__(self, index: int):
+        def __getitem__(self, index: int) -> Any:
             if self.broken:
                 raise RuntimeError("the disk is gone")
             return env.x[index * 8 : index * 8 + 8], env.y[index * 8 : index * 8 + 8]
@@ -145,7 +146,7 @@ def interrupted_by_the_data(env: Environment) -> None:
 def interrupted_in_the_statistics_epoch(env: Environment) -> None:
     epochs: list[int] = []
 
-    def hook(this, batch, logs=None):
+    def hook(this: Any, batch: Any, logs: Any = None) -> None:
         if len(epochs) == 4 and batch == 1:
             raise KeyboardInterrupt
 
@@ -167,7 +168,7 @@ def interrupted_before_averaging(env: Environment) -> None:
     model = env.bn_model()
     seen: list[list[np.ndarray]] = []
 
-    def hook(this, batch, logs=None):
+    def hook(this: Any, batch: Any, logs: Any = None) -> None:
         seen.append(weights(this.model))
         if len(seen) == 2:
             raise KeyboardInterrupt
@@ -182,7 +183,7 @@ def an_aborted_fit_leaves_no_watch_behind(env: Environment) -> None:
     """A later fit without the callback, that fails, must not find old averages in the model."""
     model = env.bn_model()
 
-    def fail(this, batch, logs=None):
+    def fail(this: Any, batch: Any, logs: Any = None) -> None:
         raise RuntimeError("no")
 
     failing = env.callback(on_epoch_begin=fail)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from . import check
@@ -58,7 +60,7 @@ def a_model_that_changes_its_weights(env: Environment) -> None:
     model = env.dense_model()
     changed: list[list[np.ndarray]] = []
 
-    def change(this, epoch, logs=None):
+    def change(this: Any, epoch: Any, logs: Any = None) -> None:
         if epoch == 2:
             if grow:
                 this.model.layers[0].add_weight(name="more", shape=(2,))
@@ -85,10 +87,10 @@ def cyclic_with_data_of_unknown_length(env: Environment) -> None:
 
     rates: list[float] = []
 
-    def on_train_batch_end(this, batch, logs=None):
+    def on_train_batch_end(this: Any, batch: Any, logs: Any = None) -> None:
         rates.append(env.rate(this.model))
 
-    def generator():
+    def generator() -> Any:
         for i in range(0, 22, 8):
             yield env.x[i : i + 8], env.y[i : i + 8]
 

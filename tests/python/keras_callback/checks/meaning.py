@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def golden_rates_and_snapshots(env: Environment) -> None:
     for run in json.loads(GOLDEN.read_text())["runs"]:
         rates: list[float] = []
 
-        def on_train_batch_end(this, batch, logs=None, rates=rates):
+        def on_train_batch_end(this: Any, batch: Any, logs: Any = None, rates: Any = rates) -> None:
             rates.append(env.rate(this.model))
 
         model = env.dense_model(env.keras.optimizers.SGD(run["init_lr"]))
@@ -79,7 +80,7 @@ def manual_with_a_frequency(env: Environment) -> None:
 
 @check()
 def automatic_rates(env: Environment) -> None:
-    def fitted(**arguments):
+    def fitted(**arguments: Any) -> Any:
         swa = env.SWA(2, "cyclic", swa_freq=2, **arguments)
         env.fit(env.dense_model(env.keras.optimizers.SGD(0.5)), swa, epochs=3)
         return swa.swa_lr, swa.swa_lr2

@@ -5,31 +5,33 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from . import check
 from .environment import Environment, array, assert_same_bits, raises, weights
 
 
-def _swa(env, schedule="cyclic", **arguments):
+def _swa(env: Any, schedule: Any = "cyclic", **arguments: Any) -> Any:
     period = {"swa_freq": 2} if schedule == "cyclic" else {}
     return env.SWA(2, schedule, swa_lr=0.01, **period, **arguments)
 
 
-def _optimizer(env):
+def _optimizer(env: Any) -> Any:
     return env.keras.optimizers.SGD(0.1, momentum=0.9)
 
 
 @check()
 def from_state_in_memory_and_in_a_file(env: Environment) -> None:
-    cases = [{"every_n_steps": 2}, {"schedule": "cyclic"}, {"decay": 0.9}]
+    cases: list[dict[str, Any]] = [{"every_n_steps": 2}, {"schedule": "cyclic"}, {"decay": 0.9}]
     for arguments in cases if env.target in ("torch", "tensorflow") else cases[:1]:
         whole = env.bn_model(_optimizer(env))
         env.fit(whole, _swa(env, **arguments), epochs=8)
 
         model = env.bn_model(_optimizer(env))
-        states, optimizer_state = [], []
+        states: list[Any] = []
+        optimizer_state: list[Any] = []
 
-        def on_epoch_end(this, epoch, logs=None):
+        def on_epoch_end(this: Any, epoch: Any, logs: Any = None) -> None:
             if epoch == 4:
                 states.append(first.get_state())
                 first.save_state(path)
@@ -54,7 +56,7 @@ def from_state_in_memory_and_in_a_file(env: Environment) -> None:
         assert_same_bits(weights(model), weights(whole))
 
 
-def _variables(optimizer):
+def _variables(optimizer: Any) -> Any:
     variables = optimizer.variables
     return variables() if callable(variables) else variables
 
@@ -67,11 +69,11 @@ def with_backup_and_restore(env: Environment) -> None:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "swa.npz"
 
-            def interrupt(this, epoch, logs=None):
+            def interrupt(this: Any, epoch: Any, logs: Any = None) -> None:
                 if epoch == interrupted_at:
                     raise RuntimeError("power cut")
 
-            def callbacks():
+            def callbacks() -> Any:
                 backup = env.keras.callbacks.BackupAndRestore(str(Path(directory) / "keras"))
                 return _swa(env, "constant", backup_path=path), backup
 
@@ -94,9 +96,9 @@ def a_run_killed_between_the_two_backups(env: Environment) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "swa.npz"
         model = env.dense_model()
-        kept: list[list] = []
+        kept: list[list[Any]] = []
 
-        def on_epoch_end(this, epoch, logs=None):
+        def on_epoch_end(this: Any, epoch: Any, logs: Any = None) -> None:
             kept.append(weights(this.model))
             if epoch == 4:
                 raise RuntimeError("killed")

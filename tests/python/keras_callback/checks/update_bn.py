@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from . import TENSORFLOW, check
 from .environment import Environment, array, assert_same_bits, raises, weights
 
 
-def _perturbed(env):
+def _perturbed(env: Any) -> Any:
     model = env.bn_model()
     env.fit(model, epochs=2)
     for layer in env.bn_layers(model):
@@ -40,16 +42,16 @@ def exact_whatever_the_statistics_held(env: Environment) -> None:
 @check()
 def every_kind_of_data(env: Environment) -> None:
     pairs = [(env.x[i : i + 8], env.y[i : i + 8]) for i in range(0, 22, 8)]
-    base = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
+    base: Any = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
 
     class Data(base):
         def __len__(self) -> int:
             return 3
 
-        def __getitem__(self, index):
+        def __getitem__(self, index: Any) -> Any:
             return pairs[index]
 
-    def endless():
+    def endless() -> Any:
         while True:
             yield from pairs
 
@@ -106,11 +108,11 @@ def errors_change_nothing(env: Environment) -> None:
     model = _perturbed(env)
     before = weights(model)
 
-    def broken():
+    def broken() -> Any:
         yield env.x[:8]
         raise RuntimeError("the disk is gone")
 
-    cases = [
+    cases: list[tuple[Any, str, Any, dict[str, Any]]] = [
         (RuntimeError, "the disk is gone", broken(), {}),
         (ValueError, "at least one batch", env.x[:0], {}),
         (ValueError, "at least one batch", iter(()), {}),
@@ -154,7 +156,7 @@ def a_layer_that_is_not_reached_keeps_its_statistics(env: Environment) -> None:
             self.lonely, self.used = lonely, used
             lonely.build((None, 4))
 
-        def call(self, values, training=None):
+        def call(self, values: Any, training: Any = None) -> Any:
             return self.used(values, training=training)
 
     model = Partial()
