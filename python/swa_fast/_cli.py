@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--seconds",
         type=_positive_float,
-        default=12.0,
+        default=5.0,
         metavar="S",
         help="time for the timed rounds of one model (default: %(default)s)",
     )

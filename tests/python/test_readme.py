@@ -18,7 +18,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_python_example(number: int) -> None:
     code = EXAMPLES[number]
-    for framework in re.findall(r"^import (torch|tensorflow)", code, re.MULTILINE):
+    for framework in re.findall(r"^import (torch|tensorflow|keras)", code, re.MULTILINE):
         pytest.importorskip(framework)
     names: dict[str, object] = {}
     exec(compile(code, f"README example {number}", "exec"), names)
