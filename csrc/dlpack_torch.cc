@@ -1,6 +1,7 @@
 #include "dlpack_torch.h"
 
-#include <cstdint>
+#include <unordered_map>
+#include <vector>
 
 #include "dlpack_import.h"
 #include "error.h"
@@ -40,51 +41,90 @@ bool answers_true(const py::object& method, PyObject* tensor) {
   return answer == Py_True;
 }
 
+#if !defined(Py_GIL_DISABLED)
 // Tensors whose lazy bits were looked at and found clear. Asking torch costs as much as everything
-// else done for a tensor, and training loops pass the same ones again and again. A slot holds a
-// weak reference, so that an address reused by another tensor is not taken for the one seen. (The
-// bits of a living tensor change only through torch's private _set_neg and _set_conj, or by giving
-// its .data a lazy view of the same memory.)
+// else done for a tensor, and training loops pass the same ones again and again. A tensor that dies
+// is forgotten, so that an address reused by another is not taken for the one seen. (The bits of a
+// living tensor change only through torch's private _set_neg and _set_conj, or by giving its .data
+// a lazy view of the same memory.) Guarded by the interpreter lock.
 class SeenTensors {
  public:
-  bool contains(PyObject* tensor) const { return referent(slots_[slot_of(tensor)]) == tensor; }
+  // Lists come again in the order in which they came first, so the tensor after the last one found
+  // is looked at first: a step through an array, which the processor foresees, where a search would
+  // wait for memory that the weights have pushed out of the caches.
+  bool contains(PyObject* tensor) {
+    if (last_ + 1 < tensors_.size() && tensors_[last_ + 1] == tensor) {
+      ++last_;
+      return true;
+    }
+    const auto found = positions_.find(tensor);
+    if (found == positions_.end()) return false;
+    last_ = found->second;
+    return true;
+  }
 
   void add(PyObject* tensor) {
-    PyObject* const reference = PyWeakref_NewRef(tensor, nullptr);
-    if (reference == nullptr) throw py::error_already_set();
-    PyObject*& slot = slots_[slot_of(tensor)];
-    PyObject* const evicted = slot;
-    slot = reference;
-    Py_XDECREF(evicted);
+    if (tensors_.size() >= kMost) compact();
+    if (tensors_.size() >= kMost) return;  // asked again every time
+    const auto address = py::reinterpret_steal<py::object>(PyLong_FromVoidPtr(tensor));
+    if (!address) throw py::error_already_set();
+    static PyMethodDef forget = {"forget", &SeenTensors::forget, METH_O, nullptr};
+    const auto callback =
+        py::reinterpret_steal<py::object>(PyCFunction_New(&forget, address.ptr()));
+    if (!callback) throw py::error_already_set();
+    // A failure from here on leaves a gap at the end of the array, nothing else.
+    const size_t position = tensors_.size();
+    tensors_.push_back(nullptr);
+    positions_.emplace(tensor, position);
+    if (PyWeakref_NewRef(tensor, callback.ptr()) == nullptr) {  // kept until forget() runs
+      positions_.erase(tensor);
+      throw py::error_already_set();
+    }
+    tensors_[position] = tensor;
+    last_ = position;
   }
 
  private:
-  // Room for the tensors of large models with few collisions; 128 KiB, touched only where used.
-  static constexpr size_t kSlots = 1 << 14;
+  static constexpr size_t kMost = 1 << 16;
 
-  static size_t slot_of(PyObject* tensor) {
-    // Fibonacci hashing: the product's upper bits depend on all bits of the address.
-    return (reinterpret_cast<uintptr_t>(tensor) * 0x9E3779B97F4A7C15u) >> (64 - 14);
+  static PyObject* forget(PyObject* address, PyObject* reference);
+
+  void remove(const void* tensor) {
+    const auto found = positions_.find(tensor);
+    if (found == positions_.end()) return;
+    tensors_[found->second] = nullptr;
+    positions_.erase(found);
+    if (positions_.empty()) tensors_.clear();
   }
 
-  // Only compared with an object that is alive, so a borrowed pointer will do.
-  static PyObject* referent(PyObject* reference) {
-    if (reference == nullptr) return nullptr;
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject* object = nullptr;
-    if (PyWeakref_GetRef(reference, &object) == 1) Py_DECREF(object);
-    return object;
-#else
-    return PyWeakref_GET_OBJECT(reference);
-#endif
+  // Closes the gaps that dead tensors left.
+  void compact() {
+    size_t kept = 0;
+    for (PyObject* const tensor : tensors_) {
+      if (tensor == nullptr) continue;
+      positions_[tensor] = kept;
+      tensors_[kept++] = tensor;
+    }
+    tensors_.resize(kept);
+    last_ = 0;
   }
 
-  PyObject* slots_[kSlots] = {};
+  std::vector<PyObject*> tensors_;  // borrowed; null where one died
+  std::unordered_map<const void*, size_t> positions_;
+  size_t last_ = 0;
 };
 
-#if !defined(Py_GIL_DISABLED)
-// Guarded by the interpreter lock; without one, torch is asked every time.
-SeenTensors seen_tensors;
+// Never destroyed: tensors die until the very end of the process.
+SeenTensors& seen_tensors() {
+  static SeenTensors& seen = *new SeenTensors;
+  return seen;
+}
+
+PyObject* SeenTensors::forget(PyObject* address, PyObject* reference) {
+  seen_tensors().remove(PyLong_AsVoidPtr(address));
+  Py_DECREF(reference);
+  Py_RETURN_NONE;
+}
 #endif
 
 }  // namespace
@@ -116,7 +156,7 @@ bool overrides_torch_dispatch(PyTypeObject* type) {
 
 void refuse_lazy_bits(PyObject* tensor, const Buffer& buffer, const char* list, size_t index) {
 #if !defined(Py_GIL_DISABLED)
-  if (seen_tensors.contains(tensor)) return;
+  if (seen_tensors().contains(tensor)) return;
 #endif
   const TorchFunctions& functions = torch_functions();
   const char* lazy = nullptr;
@@ -126,7 +166,7 @@ void refuse_lazy_bits(PyObject* tensor, const Buffer& buffer, const char* list, 
   }
   if (lazy != nullptr) throw_buffer_error(item_name(list, index) + " is a lazy " + lazy);
 #if !defined(Py_GIL_DISABLED)
-  seen_tensors.add(tensor);
+  seen_tensors().add(tensor);
 #endif
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -106,6 +108,34 @@ def test_a_lazy_tensor_is_seen_where_a_plain_one_was_freed() -> None:
         with pytest.raises(BufferError, match="lazy negative"):
             swa_fast.copy_([other], [torch._neg_view(base)])
         del base
+
+
+def test_lazy_tensors_are_found_among_many_that_come_again_and_die() -> None:
+    """What is remembered of plain tensors: their order, which ones died, and gaps closed."""
+    kept = [torch.ones(2) for _ in range(50)]
+    targets = [torch.zeros(2) for _ in kept]
+    for round_ in range(1500):  # 75,000 tensors: more than are remembered
+        fresh = [torch.ones(2) for _ in range(50)]
+        swa_fast.copy_(targets, fresh)
+        swa_fast.copy_(targets, kept[::-1] if round_ % 2 else kept)
+        if round_ % 100 == 0:
+            at = round_ // 100
+            lazy = [*fresh[:at], torch._neg_view(fresh[at]), *kept[at + 1 :]]
+            with pytest.raises(BufferError, match=rf"src\[{at}\] is a lazy negative"):
+                swa_fast.copy_(targets, lazy)
+            kept[at] = torch.ones(2)
+    assert all(bool((target == 1).all()) for target in targets)
+
+
+def test_remembered_tensors_are_let_go() -> None:
+    tensor = torch.ones(3)
+    swa_fast.copy_([torch.zeros(3)], [tensor])
+    death = weakref.ref(tensor)
+    cycle: list[Any] = [tensor]
+    cycle.append(cycle)
+    del tensor, cycle
+    gc.collect()
+    assert death() is None
 
 
 def test_fake_and_wrapped_tensors() -> None:
