@@ -229,7 +229,7 @@ def test_interleave_lets_slow_tasks_sit_out_but_not_the_reference() -> None:
     samples = timing.interleave(tasks, 1.0, prime=False, clock=clock)
     assert samples["fast"].rounds == [0, 1, 2, 3, 4, 5, 6]
     assert samples["medium"].rounds == [0, 2, 4, 6]
-    assert samples["slow"].rounds == [0, 3, 6]
+    assert samples["slow"].rounds == [0]
     assert samples["reference"].rounds == samples["fast"].rounds
 
 
@@ -240,6 +240,26 @@ def test_interleave_primes_each_task_just_before_it_is_timed() -> None:
     timed = clock.calls[6:]
     assert timed[0::2] == timed[1::2]
     assert samples["a"].seconds == [1.0] * timing.MIN_ROUNDS
+
+
+def test_interleave_lets_the_machine_settle_after_a_task_that_lingers() -> None:
+    clock = FakeClock()
+    lingering = timing.Task("b", clock.task("b", 0.02).run, lingers=True)
+    timing.interleave([clock.task("a", 0.004), lingering], 1e-9, prime=True, clock=clock)
+    runs = [len(list(group)) for key, group in itertools.groupby(clock.calls[4:]) if key == "a"]
+    assert set(runs) <= {2, 4, 2 + 4, 4 + 4}  # primed for 10 ms after b, once after a itself
+    assert 4 in runs
+
+
+def test_interleave_rests_after_a_task_that_lingers_if_it_does_not_prime() -> None:
+    clock = FakeClock()
+    rests: list[str] = []
+    lingering = timing.Task("b", clock.task("b", 1.0).run, lingers=True)
+    tasks = [clock.task("a", 1.0), lingering]
+    timing.interleave(
+        tasks, 1.0, prime=False, clock=clock, sleep=lambda seconds: rests.append(clock.calls[-1])
+    )
+    assert rests == ["b"] * (timing.MIN_ROUNDS - (clock.calls[-1] == "b"))
 
 
 def test_interleave_reports_progress_up_to_one() -> None:

@@ -1,23 +1,20 @@
-"""The order of a run: ask everything that can be refused, then check, then time, then judge."""
+"""The order of a run: ask all that can be refused, import, then model by model, then judge."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
 import gc
 import importlib.util
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 import swa_fast
 
-from . import arena as arenas
 from . import (
     budgets,
     competitors,
@@ -29,17 +26,8 @@ from . import (
     results,
     workloads,
 )
-from .check import Target, check
-from .competitors import FLAT, FUSED, Peer
-from .timing import Task, interleave
-
-_COUNT = 9
-"""Values already in the averages when an update is timed; any count above 0 costs the same."""
-
-_PRIME_BELOW_BYTES = 1 << 29
-"""Averages and values together: below this a last-level cache may hold a good part of them, and
-each competitor is primed. Above, one more pass over the memory would change nothing but the
-time it takes."""
+from .lineup import Lineup
+from .model_run import ModelRun
 
 _OVERHEAD_SECONDS = 3.0
 
@@ -49,9 +37,6 @@ _KERAS_SECONDS = 1.0
 _SNAPSHOT_MODELS = ("mobilenet_v3_large", "efficientnet_b0", "bert_base")
 """Where whole snapshots in TensorFlow and Keras are timed unless models were named: their targets
 speak of these, and compiling takes longer than timing."""
-
-_PROMISES_SHARE = 0.3
-"""Of the seconds of a model, on top of them: what the promises without a row may take."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +58,6 @@ class Options:
     seconds: float = 5.0
     json: Path | None = None
     plot: Path | None = None
-
-
-@dataclass
-class Lineup:
-    """The peers of a run.
-
-    Attributes:
-        wanted: all that the user wants to see.
-        modules: of those that take part, by name.
-        frameworks: version of each that takes part, or why it does not.
-    """
-
-    wanted: list[Peer]
-    modules: dict[str, Any] = field(default_factory=dict)
-    frameworks: dict[str, str] = field(default_factory=dict)
 
 
 def run(options: Options) -> results.Result:
@@ -125,17 +95,29 @@ def _run(
     bar: tqdm[Any],
 ) -> results.Result:
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    for peer in lineup.wanted:
+    # A tensor's Python object is small, and TensorFlow leaves a heap so full of gaps that objects
+    # made after its import lie far apart: on models of many small tensors reading them then costs
+    # more. So all lists are made before, as in a program that uses NumPy or torch alone. Their
+    # memory is not touched yet.
+    early = [peer for peer in lineup.wanted if peer.name != "tensorflow"]
+    for peer in early:
         bar.set_description(f"importing {peer.name}")
-        _load(peer, lineup, threads)
-    with_snapshots = [w for w in selected if options.models or w.name in _SNAPSHOT_MODELS]
-    models = []
-    for done, workload in enumerate(selected):
-        snapshots = workload in with_snapshots
-        models.append(_run_model(workload, lineup, options.seconds, snapshots, bar, done))
-        gc.collect()
+        lineup.load(peer, threads)
+    runs = [ModelRun(workload, lineup) for workload in selected]
     bar.set_description("call overhead")
     calls = overhead.measure("torch" in lineup.modules, min(_OVERHEAD_SECONDS, options.seconds))
+    for peer in lineup.wanted:
+        if peer not in early:
+            bar.set_description(f"importing {peer.name}")
+            lineup.load(peer, threads)
+    with_snapshots = [w for w in selected if options.models or w.name in _SNAPSHOT_MODELS]
+    models: list[results.ModelResult] = []
+    while runs:
+        model = runs.pop(0)
+        snapshots = model.workload in with_snapshots
+        models.append(model.run(options.seconds, snapshots, bar, done=len(models)))
+        del model
+        gc.collect()
     keras_verdicts = []
     if "tensorflow" in lineup.modules and importlib.util.find_spec("keras") is not None:
         bar.set_description("Keras callback")
@@ -161,81 +143,6 @@ def _run(
             *keras_verdicts,
         ),
     )
-
-
-def _load(peer: Peer, lineup: Lineup, threads: int) -> None:
-    """Import one peer. A broken installation costs the run its rows, not its life."""
-    if not peer.installed:
-        lineup.frameworks[peer.name] = "not installed"
-        return
-    try:
-        module = peer.module()
-        lineup.frameworks[peer.name] = module.prepare(threads)
-        lineup.modules[peer.name] = module
-    except Exception as error:
-        # Whatever a framework raises while it is imported is its own affair, and worth one line.
-        reason = next(iter(str(error).splitlines()), "")
-        lineup.frameworks[peer.name] = f"import failed: {type(error).__name__}: {reason}"[:120]
-
-
-def _run_model(
-    workload: workloads.Workload,
-    lineup: Lineup,
-    seconds: float,
-    snapshots: bool,
-    bar: tqdm[Any],
-    done: int,
-) -> results.ModelResult:
-    bar.set_description(f"{workload.name}: check")
-    arena = arenas.allocate(workload)
-    rng = np.random.default_rng(0)
-    for buffer in (arena.averages_all, arena.values_all):
-        arenas.fill_random(buffer, rng)
-    entries = competitors.build_fused(arena)
-    for peer in lineup.wanted:
-        if peer.name in lineup.modules:
-            entries += lineup.modules[peer.name].build(arena)
-    targets = [
-        Target(entry.label, entry.update, flat=entry.key == FLAT)
-        for entry in entries
-        if entry.key in competitors.FUSED_KEYS
-    ]
-    checked = check(arena, targets, rng)
-
-    bar.set_description(f"{workload.name}: warm-up")
-    tasks = [
-        Task(
-            entry.key,
-            functools.partial(entry.update, _COUNT),
-            every_round=entry.key in competitors.FUSED_KEYS,
-        )
-        for entry in entries
-    ]
-
-    def progress(fraction: float) -> None:
-        bar.set_description(f"{workload.name}: timing", refresh=False)
-        bar.update(done + fraction - bar.n)
-
-    prime = 2 * workload.nbytes < _PRIME_BELOW_BYTES
-    neighbours = machine.Neighbours()
-    samples = interleave(tasks, seconds, prime=prime, progress=progress)
-    others = neighbours.share()
-    timed = {entry.key: results.timed_row(entry, samples, workload) for entry in entries}
-    rows = [timed[FUSED], timed[FLAT]]
-    for peer in lineup.wanted:
-        reason = lineup.frameworks[peer.name]
-        rows += [timed.get(key) or results.missing_row(key, reason) for key in peer.keys]
-    entries.clear()  # what they hold is needed below
-    tasks.clear()
-    promises: list[budgets.Verdict] = []
-    names = [name for name in lineup.modules if snapshots or name != "tensorflow"]
-    averagers = [(name, competitors.averager(name)) for name in names]
-    judges = [(name, module) for name, module in averagers if module is not None]
-    for name, module in judges:
-        bar.set_description(f"{workload.name}: {name} averager")
-        promises += module.judge(arena, seconds * _PROMISES_SHARE / len(judges), prime)
-        gc.collect()
-    return results.ModelResult(workload, checked, others, tuple(rows), tuple(promises))
 
 
 @contextlib.contextmanager

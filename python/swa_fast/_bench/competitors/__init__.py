@@ -31,6 +31,9 @@ TF_XLA = "tf_xla"
 FUSED_KEYS = (FUSED, FLAT, FUSED_TORCH, MODEL_FUSED)
 """Those that call swa_fast: checked against NumPy, and what the others are compared with."""
 
+LINGERING_KEYS = (TF_EAGER, TF_FUNCTION, TF_XLA)
+"""Those whose threads spin on for a while after a call, see `timing.Task`."""
+
 LABELS = {
     FUSED: "swa_fast, NumPy arrays",
     FLAT: "swa_fast, one flat buffer (ceiling)",
