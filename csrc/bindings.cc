@@ -1,9 +1,11 @@
 // The Python module swa_fast._core: argument parsing, docstrings, error translation.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "build_config.h"
 #include "build_info.h"
@@ -22,28 +24,61 @@ using namespace swa_fast;
 
 namespace {
 
-// `counter`: a list of one tensor, or nullptr.
+// Lists of which the second is copied into the first.
+struct Copies {
+  ImportedList dst;
+  ImportedList src;
+};
+
+std::unique_ptr<Copies> import_copies(py::handle copies) {
+  if (copies.is_none()) return nullptr;
+  const bool is_pair = PyTuple_Check(copies.ptr()) != 0 || PyList_Check(copies.ptr()) != 0;
+  if (!is_pair || py::len(copies) != 2) {
+    throw_type_error(
+        "copies must be None or a pair of lists, (dst, src). Received: " +
+        (is_pair ? std::to_string(py::len(copies)) + " items" : type_name(copies.ptr())));
+  }
+  const auto pair = py::reinterpret_borrow<py::sequence>(copies);
+  return std::unique_ptr<Copies>(new Copies{{pair[0], "copies[0]"}, {pair[1], "copies[1]"}});
+}
+
+// What a call may have beside its two lists.
+struct Extras {
+  ImportedList* counter = nullptr;  // a list of one tensor
+  Copies* copies = nullptr;
+};
+
 void run(Op op, py::handle dst, const char* dst_name, py::handle src, const char* src_name,
-         const Weight& weight, ImportedList* counter = nullptr) {
+         const Weight& weight, const Extras& extras = {}) {
   ImportedList dst_list(dst, dst_name);
   ImportedList src_list(src, src_name);
   const TensorLists lists = {dst_name, src_name, dst_list.buffers(), src_list.buffers()};
-  cuda::Streams streams;
-  std::optional<Counter> on_device;
-  if (dst_list.any_cuda() || src_list.any_cuda() || counter != nullptr) {
-    // The counter's buffer is filled further by choose_streams(), in place.
-    if (counter != nullptr) on_device.emplace(Counter{counter->name(), counter->buffers()[0]});
-    check_devices(lists, on_device ? &*on_device : nullptr);
-    if (counter != nullptr) {
-      streams = choose_streams({&dst_list, &src_list, counter});
-    } else {
-      streams = choose_streams({&dst_list, &src_list});
-    }
+  std::vector<ImportedList*> imported = {&dst_list, &src_list};
+  std::optional<TensorLists> copies;
+  if (extras.copies != nullptr) {
+    auto& [to, from] = *extras.copies;
+    copies.emplace(TensorLists{to.name(), from.name(), to.buffers(), from.buffers()});
+    imported.insert(imported.end(), {&to, &from});
   }
-  const Plan plan(op, lists, weight, on_device ? &*on_device : nullptr);
+  std::optional<Counter> counter;
+  if (extras.counter != nullptr) {
+    // Its buffer is filled further by choose_streams(), in place.
+    counter.emplace(Counter{extras.counter->name(), extras.counter->buffers()[0]});
+    imported.push_back(extras.counter);
+  }
+  const Counter* const on_device = counter ? &*counter : nullptr;
+  cuda::Streams streams;
+  const auto any_cuda = [](const ImportedList* list) { return list->any_cuda(); };
+  if (std::any_of(imported.begin(), imported.end(), any_cuda)) {
+    check_devices(lists, on_device);
+    if (copies) check_devices(*copies, nullptr);
+    streams = choose_streams(imported);
+  }
+  const Plan plan(op, lists, weight, on_device, copies ? &*copies : nullptr);
   if (plan.empty()) return;
   dst_list.mark_written();
   if (op == Op::kSwap) src_list.mark_written();
+  if (copies) extras.copies->dst.mark_written();
   const py::gil_scoped_release unlocked;
   plan.run(streams);
 }
@@ -70,19 +105,22 @@ int64_t parse_integer(py::handle value, const char* name) {
   return number;
 }
 
-void running_mean(py::handle averages, py::handle values, py::handle count) {
+void running_mean(py::handle averages, py::handle values, py::handle count, py::handle copies) {
+  const std::unique_ptr<Copies> copied = import_copies(copies);
   if (const std::unique_ptr<ImportedList> counter = import_counter(count)) {
-    return run(Op::kLerp, averages, "averages", values, "values", lerp_weight(1), counter.get());
+    return run(Op::kLerp, averages, "averages", values, "values", lerp_weight(1),
+               {counter.get(), copied.get()});
   }
   const int64_t n = parse_integer(count, "count");
   if (n < 0 || n > kMaxCount) {
     throw_value_error("count must be at least 0 and below 2**53. Received: " +
                       py::str(count).cast<std::string>());
   }
-  run(Op::kLerp, averages, "averages", values, "values", mean_weight(n));
+  run(Op::kLerp, averages, "averages", values, "values", mean_weight(n), {nullptr, copied.get()});
 }
 
-void lerp_lists(py::handle averages, py::handle values, py::handle weight) {
+void lerp_lists(py::handle averages, py::handle values, py::handle weight, py::handle copies) {
+  const std::unique_ptr<Copies> copied = import_copies(copies);
   const double w = PyFloat_AsDouble(weight.ptr());
   if (w == -1.0 && PyErr_Occurred() != nullptr) {
     PyErr_Clear();
@@ -92,7 +130,7 @@ void lerp_lists(py::handle averages, py::handle values, py::handle weight) {
     throw_value_error("weight must be between 0 and 1. Received: " +
                       py::str(weight).cast<std::string>());
   }
-  run(Op::kLerp, averages, "averages", values, "values", lerp_weight(w));
+  run(Op::kLerp, averages, "averages", values, "values", lerp_weight(w), {nullptr, copied.get()});
 }
 
 // The weight is not used by these two.
@@ -141,9 +179,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   options.disable_function_signatures();  // every docstring begins with its own
   m.attr("__version__") = SWA_FAST_VERSION;
   m.def("running_mean_", &running_mean, py::arg("averages"), py::arg("values"), py::arg("count"),
-        doc::kRunningMean);
+        py::kw_only(), py::arg("copies") = py::none(), doc::kRunningMean);
   m.def("lerp_", &lerp_lists, py::arg("averages"), py::arg("values"), py::arg("weight"),
-        doc::kLerp);
+        py::kw_only(), py::arg("copies") = py::none(), doc::kLerp);
   m.def("swap_", &swap_lists, py::arg("a"), py::arg("b"), doc::kSwap);
   m.def("copy_", &copy_lists, py::arg("dst"), py::arg("src"), doc::kCopy);
   m.def("set_num_threads", &set_threads, py::arg("n"), doc::kSetNumThreads);

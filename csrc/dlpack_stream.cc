@@ -65,7 +65,7 @@ void* current_stream(const Owner& owner, int device) {
   return cuda::kLegacyStream;
 }
 
-std::vector<DeviceOwners> find_owners(std::initializer_list<ImportedList*> lists) {
+std::vector<DeviceOwners> find_owners(const std::vector<ImportedList*>& lists) {
   std::vector<DeviceOwners> all;
   for (const ImportedList* list : lists) {
     if (!list->any_cuda()) continue;
@@ -163,7 +163,7 @@ void export_waiting(const cuda::Backend& backend, ImportedList* list,
 
 }  // namespace
 
-cuda::Streams choose_streams(std::initializer_list<ImportedList*> lists) {
+cuda::Streams choose_streams(const std::vector<ImportedList*>& lists) {
   cuda::Streams streams;
   std::string reason;
   const cuda::Backend* const backend = cuda::backend(&reason);

@@ -1,7 +1,7 @@
 // Chooses the stream for the work on each CUDA device, and exports the tensors that wait for it.
 #pragma once
 
-#include <initializer_list>
+#include <vector>
 
 #include "cuda/launch.h"
 #include "dlpack_import.h"
@@ -17,6 +17,6 @@ namespace swa_fast {
 //
 // CUDA must be usable: check_devices() has been called. Throws Error, or the Python error of an
 // export, as ImportedList does.
-cuda::Streams choose_streams(std::initializer_list<ImportedList*> lists);
+cuda::Streams choose_streams(const std::vector<ImportedList*>& lists);
 
 }  // namespace swa_fast

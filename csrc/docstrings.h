@@ -3,7 +3,7 @@
 
 namespace swa_fast::doc {
 
-inline constexpr const char* kRunningMean = R"(running_mean_(averages, values, count)
+inline constexpr const char* kRunningMean = R"(running_mean_(averages, values, count, *, copies=None)
 
 Updates each average to the mean of one more value, in place, all tensors in one pass.
 
@@ -23,6 +23,8 @@ Args:
         copied, whatever the averages held. For tensors on one CUDA device, it may be an int64 tensor
         of shape () there, which is read when the work runs and not changed: in a CUDA graph, add
         one to it after the call. A negative one then gives averages of NaN.
+    copies: None, or a pair of lists ``(dst, src)``: src is copied into dst in the same pass, by the
+        rules of copy_. For what belongs to a model and is not averaged, such as integer buffers.
 
 Raises:
     TypeError: an argument is not a list of tensors, or a dtype cannot be averaged.
@@ -40,7 +42,7 @@ Example:
     array([2., 4.])
 )";
 
-inline constexpr const char* kLerp = R"(lerp_(averages, values, weight)
+inline constexpr const char* kLerp = R"(lerp_(averages, values, weight, *, copies=None)
 
 Moves each average towards its value, in place: ``averages += (values - averages) * weight``.
 
@@ -51,7 +53,8 @@ Args:
     averages: a list of tensors to update.
     values: a list of as many tensors of the same shapes.
     weight: a number, 0 <= weight <= 1, rounded once to the type computed in. 1 copies exactly,
-        0 writes nothing.
+        0 writes no average.
+    copies: as in running_mean_; copied whatever the weight.
 
 Raises:
     TypeError, ValueError, BufferError, RuntimeError: as running_mean_; nothing was written.

@@ -8,6 +8,7 @@
 #include "cpu/launch.h"
 #include "cuda/launch.h"
 #include "element_op.h"
+#include "overlap.h"
 
 namespace swa_fast {
 
@@ -39,8 +40,10 @@ void check_devices(const TensorLists& lists, const Counter* counter);
 // Work that has been validated as a whole. Nothing has been written yet.
 class Plan {
  public:
-  // Throws Error if any part of the contract is broken; tests/python/test_safety.py has each rule.
-  Plan(Op op, const TensorLists& lists, const Weight& weight, const Counter* counter = nullptr);
+  // `copies`: lists of which the same call copies the second into the first. Throws Error if any
+  // part of the contract is broken.
+  Plan(Op op, const TensorLists& lists, const Weight& weight, const Counter* counter = nullptr,
+       const TensorLists* copies = nullptr);
 
   // True if there is nothing to do: no tensors, or only empty ones.
   bool empty() const { return cpu_.bytes() == 0 && cuda_.empty(); }
@@ -51,6 +54,15 @@ class Plan {
   void run(const cuda::Streams& streams = {}) const;
 
  private:
+  struct Effect {
+    Op rules;             // whose rules hold
+    Op effect;            // what is done
+    bool writes_nothing;  // although the rules hold
+  };
+  // Checks and adds the pairs of `lists`, the first of which is number `first` of the call.
+  void add(const Effect& op, const TensorLists& lists, const Counter* counter, size_t first,
+           std::vector<PairRange>* ranges);
+
   Weight weight_;
   cpu::Launch cpu_;
   cuda::Launch cuda_;

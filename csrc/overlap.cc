@@ -23,12 +23,9 @@ struct Written {
 
 }  // namespace
 
-void check_overlap(const std::vector<PairRange>& ranges, const char* dst_name, const char* src_name,
+void check_overlap(const std::vector<PairRange>& ranges,
+                   const std::function<std::string(size_t pair, bool is_src)>& name,
                    bool src_is_written) {
-  const auto name = [&](size_t pair, bool is_src) {
-    return item_name(is_src ? src_name : dst_name, pair);
-  };
-
   std::vector<Written> written;
   written.reserve(ranges.size() * (src_is_written ? 2 : 1));
   bool sorted = true;

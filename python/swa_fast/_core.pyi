@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, SupportsFloat, SupportsIndex, TypedDict
 
 class _CudaDevice(TypedDict):
@@ -30,8 +30,20 @@ class _BuildInfo(TypedDict):
 
 __version__: str
 
-def running_mean_(averages: Iterable[Any], values: Iterable[Any], count: SupportsIndex) -> None: ...
-def lerp_(averages: Iterable[Any], values: Iterable[Any], weight: SupportsFloat) -> None: ...
+def running_mean_(
+    averages: Iterable[Any],
+    values: Iterable[Any],
+    count: SupportsIndex,
+    *,
+    copies: Sequence[Iterable[Any]] | None = None,
+) -> None: ...
+def lerp_(
+    averages: Iterable[Any],
+    values: Iterable[Any],
+    weight: SupportsFloat,
+    *,
+    copies: Sequence[Iterable[Any]] | None = None,
+) -> None: ...
 def swap_(a: Iterable[Any], b: Iterable[Any]) -> None: ...
 def copy_(dst: Iterable[Any], src: Iterable[Any]) -> None: ...
 def set_num_threads(n: SupportsIndex | None) -> None: ...

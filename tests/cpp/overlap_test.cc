@@ -24,6 +24,10 @@ struct Range {
   std::string name() const { return (is_src ? "src[" : "dst[") + std::to_string(pair) + "]"; }
 };
 
+std::function<std::string(size_t, bool)> named(const char* dst, const char* src) {
+  return [=](size_t pair, bool is_src) { return swa_fast::item_name(is_src ? src : dst, pair); };
+}
+
 // The names of every two ranges of the call that may not meet and do.
 std::set<std::string> conflicts(const std::vector<PairRange>& ranges, bool src_is_written) {
   std::vector<Range> all;
@@ -59,7 +63,7 @@ bool compare(const std::vector<PairRange>& ranges, bool src_is_written) {
   const std::set<std::string> expected = conflicts(ranges, src_is_written);
   std::string message;
   try {
-    check_overlap(ranges, "dst", "src", src_is_written);
+    check_overlap(ranges, named("dst", "src"), src_is_written);
   } catch (const Error& error) {
     CHECK(error.kind() == swa_fast::ErrorKind::kValue);
     message = error.what();
@@ -157,11 +161,12 @@ TEST(own_source_is_allowed_as_a_whole_only) {
 TEST(message_names_both_and_the_rule) {
   const Error error =
       CHECK_THROWS(Error, check_overlap({{100, 200, 300, 400, 2}, {150, 160, 500, 510, 5}},
-                                        "averages", "values", false));
+                                        named("averages", "values"), false));
   CHECK_EQ(std::string(error.what()),
            "averages[2] and averages[5] overlap in memory: every tensor that is written must be "
            "disjoint from the others of the call");
   const Error swapped = CHECK_THROWS(
-      Error, check_overlap({{100, 200, 300, 400, 0}, {500, 600, 350, 450, 1}}, "a", "b", true));
+      Error,
+      check_overlap({{100, 200, 300, 400, 0}, {500, 600, 350, 450, 1}}, named("a", "b"), true));
   CHECK_EQ(std::string(swapped.what()).find("b[0] and b[1] overlap"), 0u);
 }

@@ -20,10 +20,20 @@ from swa_fast import _core, _schedule
 def test_stub_and_module_name_the_same_things() -> None:
     stub = importlib.resources.files("swa_fast").joinpath("_core.pyi").read_text()
     parameters: dict[str, list[str]] = {}
+    signatures: dict[str, str] = {}
     attributes: set[str] = set()
     for node in ast.parse(stub).body:
         if isinstance(node, ast.FunctionDef):
-            parameters[node.name] = [a.arg for a in node.args.args]
+            keywords = [
+                f"{a.arg}={ast.literal_eval(default)}"
+                for a, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+                if default is not None
+            ]
+            positional = [a.arg for a in node.args.args]
+            signatures[node.name] = ", ".join(
+                [*positional, *(["*"] if keywords else []), *keywords]
+            )
+            parameters[node.name] = positional + [a.arg for a in node.args.kwonlyargs]
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             attributes.add(node.target.id)
     special = {n for n in dir(_core) if n.startswith("__")} - {"__version__"}
@@ -31,7 +41,7 @@ def test_stub_and_module_name_the_same_things() -> None:
     for name, names in parameters.items():
         function = getattr(_core, name)
         first_line = inspect.getdoc(function).splitlines()[0]  # type: ignore[union-attr]
-        assert first_line == f"{name}({', '.join(names)})"
+        assert first_line == f"{name}({signatures[name]})"
         with pytest.raises(TypeError):
             function(**{f"{n}_": None for n in names}, extra=1)
         if names:  # every parameter can be given by name

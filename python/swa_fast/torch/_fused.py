@@ -18,6 +18,7 @@ import swa_fast
 from ._distributed import is_sharded, local
 
 _Pairs = list[tuple[Any, Any]]
+_Copies = tuple[Sequence[Any], Sequence[Any]]
 
 # Between which native code converts.
 _FLOATING = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
@@ -25,7 +26,12 @@ _COMPLEX = frozenset((torch.complex64, torch.complex128))
 
 
 def running_mean_(
-    averages: Sequence[Any], values: Sequence[Any], count: int, *, any_device: bool = False
+    averages: Sequence[Any],
+    values: Sequence[Any],
+    count: int,
+    *,
+    copies: _Copies | None = None,
+    any_device: bool = False,
 ) -> None:
     """Takes ``values`` into the mean of ``count`` values; integers are copied.
 
@@ -33,16 +39,35 @@ def running_mean_(
         averages: tensors, written in place.
         values: tensors of the same shapes.
         count: values that are already in the averages, >= 0.
+        copies: two lists, of which the second is copied into the first in the same call.
         any_device: whether a value may lie on another device than its average.
     """
-    _average(swa_fast.running_mean_, averages, values, count, 1.0 / (count + 1), any_device)
+    _average(swa_fast.running_mean_, averages, values, count, 1.0 / (count + 1), copies, any_device)
 
 
 def lerp_(
-    averages: Sequence[Any], values: Sequence[Any], weight: float, *, any_device: bool = False
+    averages: Sequence[Any],
+    values: Sequence[Any],
+    weight: float,
+    *,
+    copies: _Copies | None = None,
+    any_device: bool = False,
 ) -> None:
-    """Moves ``averages`` by ``weight`` of the way to ``values``; integers are copied."""
-    _average(swa_fast.lerp_, averages, values, weight, weight, any_device)
+    """Moves ``averages`` by ``weight`` of the way to ``values``; else as ``running_mean_``."""
+    _average(swa_fast.lerp_, averages, values, weight, weight, copies, any_device)
+
+
+def without_copied(
+    averages: Sequence[Any], values: Sequence[Any], copied: frozenset[int]
+) -> tuple[list[Any], list[Any], _Copies]:
+    """Returns (averages, values, copies): the pairs at the indices ``copied`` apart from others."""
+    kept = [index for index in range(len(averages)) if index not in copied]
+    apart = sorted(copied)
+    return (
+        [averages[index] for index in kept],
+        [values[index] for index in kept],
+        ([averages[index] for index in apart], [values[index] for index in apart]),
+    )
 
 
 def _average(
@@ -51,23 +76,49 @@ def _average(
     values: Sequence[Any],
     argument: Any,
     weight: float,
+    copies: _Copies | None,
     any_device: bool,
 ) -> None:
-    if _tries_native(averages):
+    if _tries_native(averages or (copies or [()])[0]):
         try:
-            return native(averages, values, argument)
+            return native(averages, values, argument, copies=copies)
         except (BufferError, RuntimeError, TypeError, ValueError):
-            fused, other = _sort(averages, values, any_device, averaging=True)
-            if fused is None:
+            parts = _parts(averages, values, copies, any_device)
+            if parts is None:
                 raise
     else:
-        fused, other = _sort(averages, values, any_device, averaging=True)
-    integers = [pair for pair in other if not _is_averaged(pair[0])]
-    if fused:
-        native([a for a, _ in fused], [v for _, v in fused], argument)
+        parts = _parts(averages, values, copies, any_device)
+        if parts is None:
+            return native(averages, values, argument, copies=copies)
+    fused, copied, averaged_by_torch, copied_by_torch = parts
+    if fused or copied:  # first, because it checks all its pairs before it writes
+        native(*_lists(fused), argument, copies=_lists(copied))
     with torch.no_grad():
-        _torch_copy(integers)
-        _torch_lerp([pair for pair in other if _is_averaged(pair[0])], weight)
+        _torch_copy(copied_by_torch)
+        _torch_lerp(averaged_by_torch, weight)
+    return None
+
+
+def _parts(
+    averages: Sequence[Any], values: Sequence[Any], copies: _Copies | None, any_device: bool
+) -> tuple[_Pairs, _Pairs, _Pairs, _Pairs] | None:
+    """Returns pairs to (average, copy) natively and by torch; None if native code was right."""
+    fused, other = _sort(averages, values, any_device, averaging=True)
+    copied, copied_by_torch = _sort(*(copies or ([], [])), any_device, averaging=False)
+    if fused is None and copied is None:
+        return None
+    # A part in which native code had nothing to refuse, or was right to, goes there whole.
+    fused = list(zip(averages, values, strict=True)) if fused is None else fused
+    copied = list(zip(*(copies or ([], [])), strict=True)) if copied is None else copied
+    averaged_by_torch = [pair for pair in other if _is_averaged(pair[0])]
+    for pair in other:
+        if not _is_averaged(pair[0]):
+            (copied if _fits_native(*pair) else copied_by_torch).append(pair)
+    return fused, copied, averaged_by_torch, copied_by_torch
+
+
+def _lists(pairs: _Pairs) -> _Copies:
+    return [x for x, _ in pairs], [y for _, y in pairs]
 
 
 def copy_(dst: Sequence[Any], src: Sequence[Any], *, any_device: bool = False) -> None:
@@ -96,6 +147,8 @@ def _move(
                 raise
     else:
         fused, other = _sort(dst, src, any_device, averaging=False)
+        if fused is None:
+            return native(dst, src)
     if by_torch is _torch_swap:
         for index, (x, y) in enumerate(other):
             if x.dtype != y.dtype:
@@ -108,6 +161,7 @@ def _move(
         native([x for x, _ in fused], [y for _, y in fused])
     with torch.no_grad():
         by_torch(other)
+    return None
 
 
 @functools.cache

@@ -91,13 +91,9 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
                 into = (averages, values) if is_averaged else copied
                 into[0].append(own)
                 into[1].append(buffer)
-        if copied[0] and not _same_shapes(*copied):
-            raise ValueError(self._mismatch(model))
         decay = multi_avg_fn.decay if isinstance(multi_avg_fn, EmaMultiAvg) else None
         try:
-            self._average(averages, values, count, decay)
-            if copied[0]:
-                _fused.copy_(*copied, any_device=True)
+            self._average(averages, values, count, decay, copied if copied[0] else None)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             mismatch = self._mismatch(model)
             if mismatch is None:
@@ -108,7 +104,12 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         self._count.wrote(count_tensor, count + 1)
 
     def _average(
-        self, shown: list[Any], values: list[Any], count: int, decay: float | None
+        self,
+        shown: list[Any],
+        values: list[Any],
+        count: int,
+        decay: float | None,
+        copied: tuple[list[Any], list[Any]] | None,
     ) -> None:
         averages = shown
         halves: list[Any] = []
@@ -119,9 +120,9 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
             in_order = iter(float32)
             averages = [next(in_order) if t.dtype in HALF_DTYPES else t for t in shown]
         if decay is None or count == 0:
-            _fused.running_mean_(averages, values, count, any_device=True)
+            _fused.running_mean_(averages, values, count, copies=copied, any_device=True)
         else:
-            _fused.lerp_(averages, values, 1.0 - decay, any_device=True)
+            _fused.lerp_(averages, values, 1.0 - decay, copies=copied, any_device=True)
         if halves:
             _fused.copy_(halves, float32)
             self._float32.mark(halves)
@@ -182,10 +183,6 @@ class HostCount:
     @staticmethod
     def _mark_of(tensor: Any) -> Any:
         return object() if tensor.is_inference() else (tensor._version, tensor.data_ptr())
-
-
-def _same_shapes(own: list[Any], others: list[Any]) -> bool:
-    return all(x.shape == y.shape for x, y in zip(own, others, strict=True))
 
 
 def _named(module: Any) -> list[tuple[str, Any]]:

@@ -100,6 +100,11 @@ class WeightAverager:
             # Filled, because the state is saved before the first snapshot too.
             self._averages = [self._allocate(value, dtype).copy_(value) for value in values]
         self._sharded = any(is_sharded(value) for value in values)
+        self._copied = frozenset(
+            index
+            for index, average in enumerate(self._averages)
+            if not (average.is_floating_point() or average.is_complex())
+        )
 
     def _allocate(self, value: Any, dtype: Any) -> Any:
         if not value.is_floating_point():
@@ -173,10 +178,14 @@ class WeightAverager:
         return True
 
     def _fold(self, averages: list[Any], count: int, values: list[Any]) -> None:
+        copies = None
+        if self._copied and len(values) == len(averages):
+            averages, values, copies = _fused.without_copied(averages, values, self._copied)
+        options: dict[str, Any] = {"copies": copies, "any_device": self._any_device}
         if self._decay is None or count == 0:
-            _fused.running_mean_(averages, values, count, any_device=self._any_device)
+            _fused.running_mean_(averages, values, count, **options)
         else:
-            _fused.lerp_(averages, values, 1.0 - self._decay, any_device=self._any_device)
+            _fused.lerp_(averages, values, 1.0 - self._decay, **options)
 
     def _settle(self) -> None:
         try:

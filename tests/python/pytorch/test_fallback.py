@@ -26,7 +26,7 @@ from torch_reference import all_bits, make_net, snapshots
 def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a device that native code has no kernels for; a call to them fails the test."""
 
-    def never(*_: Any) -> None:
+    def never(*_: Any, **__: Any) -> None:
         raise AssertionError("native code was called")
 
     monkeypatch.setattr(_fused, "is_served", lambda device: False)
@@ -148,3 +148,48 @@ def test_a_count_on_a_device_is_read_only_after_someone_wrote_it() -> None:
     replaced = OnADevice(7)
     assert count.read(replaced) == 7
     assert (tensor.reads, replaced.reads) == (3, 1)
+
+
+def test_what_does_not_match_is_refused_on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fused, "is_served", lambda device: False)
+    one, other = torch.zeros(2), torch.ones(3)
+    for call in (_fused.copy_, _fused.swap_, lambda a, v: _fused.running_mean_(a, v, 1)):
+        with pytest.raises(ValueError, match="shape"):
+            call([one], [other])
+        with pytest.raises(ValueError, match="equally long"):
+            call([one], [])
+    with pytest.raises(ValueError, match=r"copies\[0\]\[0\] has shape"):
+        _fused.running_mean_([one], [one + 1], 1, copies=([other], [one]))
+    assert not one.any()
+
+
+class Counted:
+    """Stands before a function and counts its calls."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.calls += 1
+        return self.function(*args, **options)
+
+
+@pytest.mark.parametrize("use_buffers", [False, True])
+@pytest.mark.parametrize("make", [get_swa_multi_avg_fn, lambda: None, get_ema_multi_avg_fn])
+def test_parameters_and_buffers_go_in_one_native_call(
+    use_buffers: bool, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = make_net()
+    averaged = AveragedModel(net, multi_avg_fn=make(), use_buffers=use_buffers)
+    averager = WeightAverager(net, use_buffers=use_buffers)
+    counted = {
+        name: Counted(getattr(swa_fast, name)) for name in ("running_mean_", "lerp_", "copy_")
+    }
+    for name, function in counted.items():
+        monkeypatch.setattr(swa_fast, name, function)
+    for calls, _ in enumerate(snapshots(net, 3)):
+        averaged.update_parameters(net)
+        assert sum(function.calls for function in counted.values()) == 2 * calls + 1
+        averager.update()
+        assert sum(function.calls for function in counted.values()) == 2 * calls + 2
+    assert all_bits(averaged.module.buffers())[2] == all_bits(net.buffers())[2]  # a counter
