@@ -1,8 +1,10 @@
 // Plan: what one call does to lists of tensors.
 #include <cstring>
+#include <string>
 
 #include "buffers.h"
 #include "check.h"
+#include "error.h"
 #include "float_control.h"
 #include "kernel_cases.h"
 #include "multi_tensor.h"
@@ -208,4 +210,36 @@ TEST(a_read_only_source_is_read) {
   src[0].read_only = true;
   call(Op::kLerp, dst, src, swa_fast::lerp_weight(0.5));
   CHECK_EQ(dst[0].elements<float>()[0], 1.0f);
+}
+
+// What is copied in the call is no part of the mean, and the weight is none of its business.
+TEST(copies_go_along) {
+  for (const double weight : {0.0, 0.5, 1.0}) {
+    std::vector<Tensor> dst = {Tensor(kFloat32, std::vector<float>{0, 8})};
+    std::vector<Tensor> src = {Tensor(kFloat32, std::vector<float>{4, 4})};
+    std::vector<Tensor> to = {Tensor({swa_fast::kCodeInt, 64}, std::vector<int64_t>{1, 2, 3}),
+                              Tensor(kFloat32, std::vector<float>{7})};
+    std::vector<Tensor> from = {Tensor({swa_fast::kCodeInt, 64}, std::vector<int64_t>{4, 5, 6}),
+                                Tensor({swa_fast::kCodeFloat, 64}, std::vector<double>{9})};
+    const auto d = buffers_of(dst), s = buffers_of(src), t = buffers_of(to), f = buffers_of(from);
+    const swa_fast::TensorLists copies = {"copies[0]", "copies[1]", t, f};
+    Plan(Op::kLerp, {"averages", "values", d, s}, swa_fast::lerp_weight(weight), nullptr, &copies)
+        .run();
+    const auto w = static_cast<float>(weight);
+    CHECK(dst[0].elements<float>() == std::vector<float>({4 * w, 8 - 4 * w}));
+    CHECK(to[0].elements<int64_t>() == std::vector<int64_t>({4, 5, 6}));
+    CHECK(to[1].elements<float>() == std::vector<float>({9}));
+  }
+}
+
+TEST(an_average_and_a_copy_must_not_meet) {
+  std::vector<Tensor> dst = {Tensor(kFloat32, std::vector<float>{0, 8})};
+  std::vector<Tensor> src = {Tensor(kFloat32, std::vector<float>{4, 4})};
+  const auto d = buffers_of(dst), s = buffers_of(src);
+  const swa_fast::TensorLists copies = {"copies[0]", "copies[1]", s, d};
+  const swa_fast::Error error = CHECK_THROWS(
+      swa_fast::Error,
+      Plan(Op::kLerp, {"averages", "values", d, s}, swa_fast::lerp_weight(0.5), nullptr, &copies));
+  CHECK_EQ(std::string(error.what()).find("copies[0][0] and values[0] overlap"), 0u);
+  CHECK(dst[0].elements<float>() == std::vector<float>({0, 8}));
 }
