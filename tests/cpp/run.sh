@@ -11,7 +11,7 @@
 # Not part of CI: the NEON kernels, on an emulated aarch64 (Debian: g++-aarch64-linux-gnu,
 # qemu-user-static); the slowest float sweep, over every float instead of each 101st:
 #   CMAKE_ARGS="-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64
-#     -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
+#     -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DSWA_FAST_CUDA=OFF
 #     -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64-static;-L;/usr/aarch64-linux-gnu"
 #     BUILD_NAME=aarch64 tests/cpp/run.sh
 #   SWA_FAST_TEST_STRIDE=1 build/cpp-plain/tests/cpp/float16_test all_floats
