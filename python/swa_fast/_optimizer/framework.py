@@ -19,6 +19,7 @@ class Framework:
         by_name: makes an optimizer from its name.
         scaler: the class of its LossScaleOptimizers.
         read: returns what a variable holds now, as a tensor; any other value as a tensor.
+        to_numpy: returns what a variable holds as a NumPy array.
         deserialize: makes an optimizer from its serialized config and custom objects.
         taken_now: returns the snapshots at hand as an int where Python can look, else None.
         assign_averages: assigns the averages in (variable, average) pairs, unless the snapshot
@@ -36,6 +37,7 @@ class Framework:
     by_name: Callable[[str], Any]
     scaler: Any
     read: Callable[[Any], Any]
+    to_numpy: Callable[[Any], Any]
     deserialize: Callable[..., Any]
     taken_now: Callable[[Any], int | None]
     assign_averages: Callable[[Any, Any, str], Any]

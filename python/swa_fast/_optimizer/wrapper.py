@@ -143,6 +143,38 @@ class Wrapper(InnerSettings):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
+    def _saved_variables(self) -> list[Any]:
+        """Returns what a ".keras" file holds for the wrapper itself, in its order."""
+        raise NotImplementedError
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the snapshot count and averages; a Keras optimizer inside saves its own state."""
+        for index, variable in enumerate(self._saved_variables()):
+            store[str(index)] = self._framework.to_numpy(variable)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads what `save_own_variables` wrote.
+
+        As with every Keras optimizer, a store of another size is skipped with a warning: it belongs
+        to another optimizer, or this one is not built yet.
+
+        Raises:
+            ValueError: a shape does not fit; nothing was assigned.
+        """
+        own = self._saved_variables()
+        if len(store.keys()) != len(own):
+            not_built = " because it is not built yet" if self._store.snapshots is None else ""
+            warnings.warn(
+                f"Skipping the averages of {self._title()}: it has {len(own)} variables of its own"
+                f"{not_built}, the saved optimizer has {len(store.keys())}",
+                stacklevel=2,
+            )
+            return
+        values = [store[str(index)] for index in range(len(own))]
+        check_values(own, values, "the saved averages", self._title())
+        for variable, value in zip(own, values, strict=True):
+            variable.assign(value)
+
     def _require_built(self, member: str) -> None:
         if self._store.snapshots is None:
             raise ValueError(

@@ -39,7 +39,8 @@ def assign_averages(pairs: Sequence[tuple[Any, Any]], snapshots: Any, nothing_ye
         return assign_in_tensorflow(native_pairs, native(snapshots), nothing_yet)
     taken = read(snapshots)
     for variable, average in pairs:
-        value = keras.ops.cast(read(average), variable.dtype)
+        # A copy: jax's trainer gives away the buffers of all variables, and each only once.
+        value = keras.ops.copy(keras.ops.cast(read(average), variable.dtype))
         if not is_concrete(taken):
             value = keras.ops.where(taken > 0, value, read(variable))
         variable.assign(value)

@@ -28,6 +28,7 @@ FRAMEWORK = Framework(
     by_name=keras.optimizers.get,
     scaler=keras.optimizers.LossScaleOptimizer,
     read=read,
+    to_numpy=keras.ops.convert_to_numpy,
     deserialize=_deserialize,
     taken_now=taken_now,
     assign_averages=assign_averages,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ try:
 except ImportError as error:
     raise ImportError('swa_fast.keras needs Keras 3: pip install "swa-fast[keras]"') from error
 
-from .._optimizer.checks import check_values
 from ._optimizer_api import TfaMembers
 from ._optimizer_delegation import Delegation
 from ._optimizer_framework import FRAMEWORK
@@ -70,9 +68,9 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
     @property
     def variables(self) -> list[Any]:
         """The inner optimizer's variables, then the snapshot count, the averages and added ones."""
-        return list(self._optimizer.variables) + self._own_variables()
+        return list(self._optimizer.variables) + self._saved_variables()
 
-    def _own_variables(self) -> list[Any]:
+    def _saved_variables(self) -> list[Any]:
         own: list[Any] = self._store.variables()
         return own
 
@@ -100,7 +98,7 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
             New values of the trainable variables and of the optimizer's.
         """
         self._require_built("stateless_apply")
-        inner_variables, own_variables = list(self._optimizer.variables), self._own_variables()
+        inner_variables, own_variables = list(self._optimizer.variables), self._saved_variables()
         if len(optimizer_variables) != len(inner_variables) + len(own_variables):
             raise ValueError(
                 f"optimizer_variables must hold one value for each of {self.name}.variables "
@@ -142,31 +140,3 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
         # Keras 2, whose slots nobody else tracks; these are ordinary tracked variables.
         names: list[str] = super().__dir__()
         return [name for name in names if name != "get_slot_names"]
-
-    def save_own_variables(self, store: Any) -> None:
-        """Writes the snapshot count and averages; the inner optimizer saves its own state."""
-        for index, variable in enumerate(self._own_variables()):
-            store[str(index)] = keras.ops.convert_to_numpy(variable)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Reads what `save_own_variables` wrote.
-
-        As with every Keras optimizer, a store of another size is skipped with a warning: it belongs
-        to another optimizer, or this one is not built yet.
-
-        Raises:
-            ValueError: a shape does not fit; nothing was assigned.
-        """
-        own = self._own_variables()
-        if len(store.keys()) != len(own):
-            warnings.warn(
-                f"Skipping the averages of {self.name}: it has {len(own)} variables of its own"
-                f"{'' if self.built else ' because it is not built yet'}, the saved optimizer has "
-                f"{len(store.keys())}",
-                stacklevel=2,
-            )
-            return
-        values = [store[str(index)] for index in range(len(own))]
-        check_values(own, values, "the saved averages", self.name)
-        for variable, value in zip(own, values, strict=True):
-            variable.assign(value)

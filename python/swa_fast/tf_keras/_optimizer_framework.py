@@ -41,6 +41,7 @@ FRAMEWORK = Framework(
     by_name=lambda name: tf_keras.optimizers.get(name, use_legacy_optimizer=True),
     scaler=tf_keras.mixed_precision.LossScaleOptimizer,
     read=_read,
+    to_numpy=lambda variable: variable.numpy(),
     deserialize=_deserialize,
     taken_now=taken_now,
     assign_averages=assign_averages,

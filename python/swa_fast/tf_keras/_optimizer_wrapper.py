@@ -22,14 +22,27 @@ from ._optimizer_inner import Inner, SlotOwner, average_dtype, true_dtype
 _Legacy = tf_keras.optimizers.legacy.Optimizer
 
 
+class _CallableList(list[Any]):
+    def __call__(self) -> list[Any]:
+        return self
+
+
 @tf_keras.utils.register_keras_serializable(package="swa_fast")
-class AveragedOptimizerWrapper(Wrapper, _Legacy):  # type: ignore[misc,valid-type]
+class AveragedOptimizerWrapper(
+    Wrapper,
+    _Legacy,  # type: ignore[misc,valid-type]
+    tf_keras.optimizers.Optimizer,  # type: ignore[misc]
+):
     """Base class of optimizers that keep an average of the variables that another one trains.
 
     A subclass gives `average_op`. The averages are the slot "average" of each floating-point
     variable, float32 where that is half precision. The inner optimizer is a
     `tf_keras.optimizers.Optimizer`, a `tf_keras.optimizers.legacy.Optimizer`, or the name of a
     legacy one; see `__init__` for the arguments.
+
+    This is a legacy optimizer throughout. It is one of the newer class, too, because that is what
+    legacy Keras looks for before it writes an optimizer's state into a ".keras" file, builds the
+    optimizer of a file it reads, and calls `finalize_variable_values` at the end of `fit`.
     """
 
     _framework = FRAMEWORK
@@ -41,6 +54,40 @@ class AveragedOptimizerWrapper(Wrapper, _Legacy):  # type: ignore[misc,valid-typ
         self._inner = Inner(optimizer)
         self._track_trackable(optimizer, "inner_optimizer")
         self._known: set[Any] = set()
+        self._counters: Any = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute as a legacy optimizer does: nothing is tracked but what it says."""
+        if name in self.__dict__.get("_hyper", {}):
+            self._set_hyper(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def _trackable_children(self, save_type: str = "checkpoint", **settings: Any) -> Any:
+        children = tf.__internal__.tracking.Trackable._trackable_children(
+            self, save_type, **settings
+        )
+        # What reads a SavedModel makes one of the newer optimizers: it has a counter under this
+        # name, and no slots (see __dir__).
+        self._hides_slots = save_type == "savedmodel"
+        if self._hides_slots:
+            counter = self._inner.iterations
+            if self._counters is None:
+                self._counters = tf.__internal__.tracking.wrap([counter])
+            children = {**children, "_iterations": counter, "_variables": self._counters}
+        return children
+
+    def __dir__(self) -> list[str]:
+        # TensorFlow asks for children, then saves the slots of whoever lists get_slot_names.
+        names: list[str] = super().__dir__()
+        hidden = {"get_slot_names"} if self.__dict__.get("_hides_slots") else set()
+        return [name for name in names if name not in hidden]
+
+    @property
+    def _learning_rate(self) -> Any:
+        """Where legacy Keras's callbacks look for a schedule of a newer optimizer."""
+        inner = self._inner.innermost
+        return getattr(inner, "_learning_rate", inner.learning_rate)
 
     def _title(self) -> str:
         return str(self._name)
@@ -164,24 +211,23 @@ class AveragedOptimizerWrapper(Wrapper, _Legacy):  # type: ignore[misc,valid-typ
         """All state variables: the iteration counter first, averages after the inner state."""
         counter = self._inner.iterations
         others = [each for each in self._inner.variables() if each is not counter]
+        return [counter, *others, *self._own_variables()]
+
+    def _own_variables(self) -> list[Any]:
         store = self._store
         if store.snapshots is None:
-            return [counter, *others, *self._weights]
+            return list(self._weights)
         # Not in the order of their making, which differs where a checkpoint made them.
-        averages = [average for _, average in store.pairs]
-        first = {id(each) for each in (store.snapshots, *averages)}
-        added = [each for each in self._weights if id(each) not in first]
-        return [counter, *others, store.snapshots, *averages, *added]
+        first = [store.snapshots, *(average for _, average in store.pairs)]
+        known = {id(each) for each in first}
+        return [*first, *(each for each in self._weights if id(each) not in known)]
 
+    @property
     def variables(self) -> list[Any]:
-        """Returns `weights`."""
+        """`weights`, as an attribute or, as on every legacy optimizer, as a call."""
+        return _CallableList(self.weights)
+
+    def _saved_variables(self) -> list[Any]:
+        if isinstance(self._optimizer, tf_keras.optimizers.Optimizer):
+            return self._own_variables()  # legacy Keras saves the inner optimizer by itself
         return self.weights
-
-    def save_own_variables(self, store: Any) -> None:
-        """Writes all state, for the ".keras" format."""
-        for index, value in enumerate(self.get_weights()):
-            store[str(index)] = value
-
-    def load_own_variables(self, store: Any) -> None:
-        """Reads what `save_own_variables` wrote."""
-        self.set_weights([store[str(index)] for index in range(len(store.keys()))])

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from legacy_models import KINDS, build_model, fit
+from legacy_models import KINDS, LEGACY, NEW, SCALER, build_model, fit
 from swa_fast.tf_keras.optimizers import SWA
 
 
@@ -21,7 +21,7 @@ def state(model: Any) -> list[Any]:
 
 
 @KINDS
-@pytest.mark.parametrize("way", ["h5", "checkpoint", "weights_tf", "by_hand"])
+@pytest.mark.parametrize("way", ["keras", "h5", "checkpoint", "weights_tf", "by_hand"])
 def test_resumed_run_is_the_uninterrupted_one(way: str, kind: Any, tmp_path: pathlib.Path) -> None:
     def make() -> Any:
         model = build_model()
@@ -33,8 +33,8 @@ def test_resumed_run_is_the_uninterrupted_one(way: str, kind: Any, tmp_path: pat
     optimizer = model.optimizer
     halfway = optimizer.get_weights()
     assert int(halfway[0]) == 16
-    if way == "h5":
-        model.save(tmp_path / "m.h5")
+    if way in ("keras", "h5"):
+        model.save(tmp_path / f"m.{way}")
     elif way == "checkpoint":
         path = tf.train.Checkpoint(model=model, optimizer=optimizer).save(str(tmp_path / "c"))
     elif way == "weights_tf":
@@ -43,8 +43,8 @@ def test_resumed_run_is_the_uninterrupted_one(way: str, kind: Any, tmp_path: pat
     fit(model)
     expected = state(model)
 
-    if way == "h5":
-        resumed = tf_keras.models.load_model(tmp_path / "m.h5")
+    if way in ("keras", "h5"):
+        resumed = tf_keras.models.load_model(tmp_path / f"m.{way}")
     else:
         resumed = make()
         if way == "checkpoint":
@@ -63,6 +63,74 @@ def test_resumed_run_is_the_uninterrupted_one(way: str, kind: Any, tmp_path: pat
     assert len(actual) == len(expected)
     for a, b in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@KINDS
+@pytest.mark.parametrize("nesting", ["inside", "added"])
+def test_loss_scaled_run_resumed_from_a_file(
+    nesting: str, kind: Any, tmp_path: pathlib.Path
+) -> None:
+    model = build_model()
+    inner = SCALER(kind.SGD(0.02, momentum=0.5), initial_scale=4.0)
+    model.compile(SWA(inner if nesting == "inside" else kind.SGD(0.02), 2, 3), "mse")
+    extra = model.optimizer.add_weight("extra", shape=(2,), initializer="ones")
+    model.optimizer._weights.append(extra)
+    fit(model)
+    extra.assign([3.0, 4.0])
+    model.save(tmp_path / "m.keras")
+    if nesting == "added":  # a file of more variables than the optimizer that reads it
+        with pytest.warns(UserWarning, match="Skipping the averages of SWA"):
+            resumed = tf_keras.models.load_model(tmp_path / "m.keras")
+        assert not np.any(state(resumed)[1])
+        return
+    model.optimizer._weights.remove(extra)
+    model.save(tmp_path / "m.keras")
+    resumed = tf_keras.models.load_model(tmp_path / "m.keras")
+    for one in (model, resumed):
+        fit(one)
+    for a, b in zip(state(model), state(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def saved_and_loaded(optimizer: Any, path: pathlib.Path) -> tuple[int, int]:
+    """The iterations before a model was saved, and those of the model that was loaded."""
+    model = build_model()
+    model.compile(optimizer, "mse")
+    fit(model)
+    model.save(path)
+    return int(model.optimizer.iterations), int(
+        tf_keras.models.load_model(path).optimizer.iterations
+    )
+
+
+@KINDS
+def test_savedmodel_folder_drops_the_state_of_every_optimizer(
+    kind: Any, tmp_path: pathlib.Path
+) -> None:
+    """Legacy Keras reads no slots from a SavedModel, its own optimizers' neither."""
+    assert saved_and_loaded(kind.Adam(0.02), tmp_path / "peer") == (16, 0)
+    assert saved_and_loaded(SWA(kind.Adam(0.02), 2, 3), tmp_path / "ours") == (16, 0)
+
+
+def test_keras_file_drops_the_state_of_legacy_optimizers_but_keeps_ours(
+    tmp_path: pathlib.Path,
+) -> None:
+    assert saved_and_loaded(LEGACY.Adam(0.02), tmp_path / "legacy.keras") == (16, 0)
+    assert saved_and_loaded(NEW.Adam(0.02), tmp_path / "new.keras") == (16, 16)
+    assert saved_and_loaded(SWA(LEGACY.Adam(0.02), 2, 3), tmp_path / "ours.keras") == (16, 16)
+
+
+def test_exponential_average_inside_ends_fit_as_alone() -> None:
+    """`fit` calls `finalize_variable_values` of newer optimizers."""
+    plain, wrapped = build_model(), build_model()
+    plain.compile(NEW.SGD(0.05, use_ema=True, ema_momentum=0.5), "mse")
+    wrapped.compile(SWA(NEW.SGD(0.05, use_ema=True, ema_momentum=0.5), 2, 3), "mse")
+    last, _ = fit(plain)[-1], fit(wrapped)
+    for a, b, before in zip(
+        plain.trainable_variables, wrapped.trainable_variables, last, strict=True
+    ):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+        assert not np.array_equal(a.numpy(), before)
 
 
 @KINDS
