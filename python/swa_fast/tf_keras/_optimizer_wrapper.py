@@ -223,7 +223,7 @@ class AveragedOptimizerWrapper(
         return [*first, *(each for each in self._weights if id(each) not in known)]
 
     @property
-    def variables(self) -> list[Any]:
+    def variables(self) -> Any:
         """`weights`, as an attribute or, as on every legacy optimizer, as a call."""
         return _CallableList(self.weights)
 

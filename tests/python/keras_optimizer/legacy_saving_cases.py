@@ -92,6 +92,33 @@ def test_loss_scaled_run_resumed_from_a_file(
         np.testing.assert_array_equal(a, b)
 
 
+@KINDS
+@pytest.mark.parametrize("way", ["h5", "checkpoint"])
+def test_loss_scaling_around_it_resumed(way: str, kind: Any, tmp_path: pathlib.Path) -> None:
+    def make() -> Any:
+        model = build_model()
+        swa = SWA(kind.SGD(0.02, momentum=0.5), 2, 3)
+        model.compile(SCALER(swa, initial_scale=4.0), "mse")
+        return model
+
+    model = make()
+    fit(model)
+    if way == "h5":
+        model.save(tmp_path / "m.h5")
+        # Legacy Keras looks an optimizer inside of this one up by its bare name.
+        resumed = tf_keras.models.load_model(tmp_path / "m.h5", custom_objects={"SWA": SWA})
+    else:
+        saved = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        path = saved.save(str(tmp_path / "c"))
+        resumed = make()
+        tf.train.Checkpoint(model=resumed, optimizer=resumed.optimizer).restore(path)
+    for one in (model, resumed):
+        fit(one)
+    for a, b in zip(state(model), state(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert int(resumed.optimizer.iterations) == 32
+
+
 def saved_and_loaded(optimizer: Any, path: pathlib.Path) -> tuple[int, int]:
     """The iterations before a model was saved, and those of the model that was loaded."""
     model = build_model()
