@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from optimizer_oracles import mean_of, ulps
+from swa_fast.keras.optimizers import SWA
 
 BACKEND = keras.backend.backend()
 X = np.random.default_rng(0).standard_normal((64, 6)).astype(np.float32)
@@ -20,6 +21,17 @@ def numpy_of(variable: Any) -> Any:
 
 def variable(values: Any, dtype: str = "float32") -> Any:
     return keras.Variable(values, dtype=dtype)
+
+
+def one(values: Any = (1.0, 2.0)) -> Any:
+    return keras.Variable(np.array(values, np.float32), dtype="float32", name="one")
+
+
+def built(**arguments: Any) -> tuple[Any, Any]:
+    variable = one()
+    optimizer = SWA(keras.optimizers.SGD(0.5), **arguments)
+    optimizer.build([variable])
+    return optimizer, variable
 
 
 def build_model() -> Any:

@@ -10,18 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from backend_models import built, one
 from swa_fast.keras.optimizers import SWA, AveragedOptimizerWrapper
-
-
-def one(values: Any = (1.0, 2.0)) -> Any:
-    return keras.Variable(np.array(values, np.float32), dtype="float32", name="one")
-
-
-def built(**arguments: Any) -> tuple[Any, Any]:
-    variable = one()
-    optimizer = SWA(keras.optimizers.SGD(0.5), **arguments)
-    optimizer.build([variable])
-    return optimizer, variable
 
 
 def test_swa_of_tensorflow_is_this_one() -> None:
