@@ -1,13 +1,15 @@
 """SWA in Keras: handwritten digits, accuracy of the last iterate and of the average.
 
 A small network learns scikit-learn's handwritten digits (1,797 real scans of 8 x 8 pixels) with
-`model.fit`. The learning rate stays high to the end; the wrapper averages the weights of the
-second half, once per epoch (Izmailov et al. 2018, arXiv 1803.05407).
+`model.fit`. The learning rate stays high to the end, so that the weights wander around a minimum
+instead of settling in it; the wrapper averages those of the second half, every tenth step (Izmailov
+et al. 2018, arXiv 1803.05407).
 
     python digits_tensorflow.py --seeds 5
 
 Needs tensorflow, scikit-learn and swa-fast. Each seed draws its own split, initial weights and
-order of the samples, and no seed is left out.
+order of the samples, and no seed is left out. The constants below were chosen on other seeds, from
+100 on; the table starts at seed 0.
 """
 
 from __future__ import annotations
@@ -26,6 +28,13 @@ from swa_fast.tensorflow import SWA
 
 BATCH = 16
 RATE = 0.1
+"""Learning rate, constant and high."""
+DECAY = 1e-2
+"""Weight decay: without it the gradients die when every training sample is classified correctly,
+the weights stand still, and there is nothing to average."""
+PERIOD = 10
+"""Steps from one snapshot to the next. Not an epoch: seeded, Keras draws the same order of samples
+in every epoch, so that snapshots at its end would all have the noise of the same last batches."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +64,9 @@ def run(seed: int, epochs: int) -> Outcome:
     )
     steps = -(-len(x) // BATCH)
     optimizer = SWA(
-        keras.optimizers.SGD(RATE, momentum=0.9, weight_decay=1e-3),
-        start_averaging=steps * (epochs // 2) - 1,  # the last step of an epoch
-        average_period=steps,
+        keras.optimizers.SGD(RATE, momentum=0.9, weight_decay=DECAY),
+        start_averaging=steps * (epochs // 2),
+        average_period=PERIOD,
     )
     model = build_model()
     model.compile(
@@ -87,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Outcome]:
     last = np.mean([each.last for each in outcomes])
     average = np.mean([each.average for each in outcomes])
     print(f"mean   {last:12.2%}   {average:7.2%}")
+    better = sum(each.average > each.last for each in outcomes)
+    worse = sum(each.average < each.last for each in outcomes)
+    print(f"the average is better in {better} of {len(outcomes)} seeds, worse in {worse}")
     return outcomes
 
 

@@ -52,13 +52,13 @@ def mean_of(snapshots: list[Any], dtype: Any = np.float32) -> Any:
 
 
 def run_pytest(
-    file: str, env: dict[str, str], *arguments: str, timeout: float = 500
+    files: str, env: dict[str, str], *arguments: str, timeout: float = 500
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a file of cases in a process of its own, with its environment."""
+    """Runs files of cases, given by a pattern, in a process of its own, with its environment."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "2", **env}
     return subprocess.run(
-        [*command, str(HERE / "keras_optimizer" / file), *arguments],
+        [*command, *map(str, sorted((HERE / "keras_optimizer").glob(files))), *arguments],
         env=environment,
         capture_output=True,
         text=True,

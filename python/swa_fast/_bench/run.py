@@ -19,6 +19,7 @@ from . import (
     budgets,
     competitors,
     keras_callback,
+    keras_optimizer,
     machine,
     memory,
     outputs,
@@ -33,6 +34,9 @@ _OVERHEAD_SECONDS = 3.0
 
 _KERAS_SECONDS = 1.0
 """For each model."""
+
+_KERAS_STEPS_SHARE = 0.6
+"""Of the seconds of a model: what the steps of `fit` may take, some hundred of 25 ms by default."""
 
 _SNAPSHOT_MODELS = ("mobilenet_v3_large", "efficientnet_b0", "bert_base")
 """Where whole snapshots in TensorFlow and Keras are timed unless models were named: their targets
@@ -123,6 +127,8 @@ def _run(
         bar.set_description("Keras callback")
         seconds = min(_KERAS_SECONDS, options.seconds)
         keras_verdicts = keras_callback.judge(with_snapshots, seconds)
+        bar.set_description("Keras optimizer")
+        keras_verdicts.append(keras_optimizer.judge(_KERAS_STEPS_SHARE * options.seconds))
     bar.update(bar.total - bar.n)
     wants_torch = any(peer.name == "torch" for peer in lineup.wanted)
     torch_missing = None if "torch" in lineup.modules else lineup.frameworks.get("torch")

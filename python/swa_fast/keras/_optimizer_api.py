@@ -8,16 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from ._optimizer_assign import assign_averages
+from .._optimizer.checks import check_pairs
+from .._optimizer.wrapper import Wrapper
 from ._optimizer_gradients import compute_gradients, symbolic_gradients
-from ._optimizer_steps import innermost
 
 
-class TfaMembers:
+class TfaMembers(Wrapper):
     """What users of TensorFlow Addons call on a wrapping optimizer, on `self._store`."""
-
-    _store: Any
-    _optimizer: Any
 
     def apply_gradients(self, grads_and_vars: Iterable[Any], name: str | None = None) -> Any:
         """Makes one step from (gradient, variable) pairs.
@@ -33,25 +30,9 @@ class TfaMembers:
             TypeError: a pair is malformed.
             ValueError: there is no gradient at all, or a variable the optimizer was not built with.
         """
-        pairs = list(grads_and_vars)
-        for index, pair in enumerate(pairs):
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise TypeError(
-                    "grads_and_vars must hold (gradient, variable) pairs. "
-                    f"Received at index {index}: {pair!r}"
-                )
-            if not (isinstance(pair[1], keras.Variable) or hasattr(pair[1], "assign")):
-                raise TypeError(
-                    f"grads_and_vars[{index}] must end in a variable. Received: "
-                    f"{type(pair[1]).__name__}"
-                )
-        if all(gradient is None for gradient, _ in pairs):
-            raise ValueError(
-                f"No gradients provided for any variable. Received {len(pairs)} pairs, for "
-                f"{[variable.name for _, variable in pairs][:10]}"
-            )
+        pairs = check_pairs(grads_and_vars)
         self.apply(*(list(side) for side in zip(*pairs, strict=True)))  # type: ignore[attr-defined]
-        return self.iterations  # type: ignore[attr-defined]
+        return self.iterations
 
     def minimize(
         self,
@@ -84,39 +65,6 @@ class TfaMembers:
         """Makes one step on `params` and returns its operations as a list."""
         gradients = self.get_gradients(loss, params)
         return [self.apply_gradients(zip(gradients, params, strict=True))]
-
-    def assign_average_vars(self, var_list: Iterable[Any]) -> Any:
-        """Gives variables the values of their averages.
-
-        Variables that are not trained (such as the moving statistics of BatchNormalization) have
-        no average and are left alone. Before the first snapshot all are, with a warning.
-
-        Args:
-            var_list: model variables, for example `model.variables`.
-
-        Returns:
-            None in eager code, an operation in a TensorFlow graph.
-
-        Raises:
-            ValueError: the optimizer was not built, or a trainable variable has no average; nothing
-                was assigned.
-        """
-        self._require_built("assign_average_vars")  # type: ignore[attr-defined]
-        averages = self._store.slots["average"]
-        pairs = []
-        for index, variable in enumerate(var_list):
-            average = averages.get(self._var_key(variable))  # type: ignore[attr-defined]
-            if average is not None:
-                pairs.append((variable, average))
-            elif variable.trainable:
-                raise ValueError(
-                    f"{self._title()} was not built with var_list[{index}], {variable.name!r}, and "
-                    "has no average for it"
-                )
-        return assign_averages(pairs, self._store.snapshots, self._title())
-
-    def _title(self) -> str:
-        return str(self.name)  # type: ignore[attr-defined]
 
     def get_slot_names(self) -> list[str]:
         """Returns the names of the wrapper's slots, "average" first."""
@@ -221,39 +169,13 @@ class TfaMembers:
     @property
     def weights(self) -> list[Any]:
         """All state variables: the iteration counter first, averages after the inner state."""
-        counter = innermost(self._optimizer)._iterations
+        counter = self._framework.innermost(self._optimizer)._iterations
         others = [each for each in self.variables if each is not counter]  # type: ignore[attr-defined]
         return [counter, *others]
 
     def get_weights(self) -> list[Any]:
         """Returns the values of `weights` as NumPy arrays that nothing else writes to."""
         return [np.array(keras.ops.convert_to_numpy(each)) for each in self.weights]
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """Takes back what `get_weights` returned.
-
-        Raises:
-            ValueError: the optimizer is not built, or the list does not fit; nothing was assigned.
-        """
-        self._require_built("set_weights")  # type: ignore[attr-defined]
-        variables, values = self.weights, list(weights)
-        self.check_values(variables, values, "weights")
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-
-    def check_values(self, variables: Sequence[Any], values: Sequence[Any], title: str) -> None:
-        """Raises ValueError unless there is one value of the right shape for each variable."""
-        if len(values) != len(variables):
-            raise ValueError(
-                f"{title} must hold {len(variables)} arrays, one for each variable of "
-                f"{self._title()}. Received: {len(values)}"
-            )
-        for index, (variable, value) in enumerate(zip(variables, values, strict=True)):
-            if tuple(np.shape(value)) != tuple(variable.shape):
-                raise ValueError(
-                    f"{title}[{index}] must have shape {tuple(variable.shape)}, that of "
-                    f"{variable.name!r}. Received shape: {tuple(np.shape(value))}"
-                )
 
 
 def _initializer(initializer: Any) -> Any:

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 
-from .._wrapper_settings import CLIPPING
-from ._optimizer_steps import innermost
+from .._optimizer.delegation import InnerSettings, inner_setting
 
 
-def _inner_setting(name: str) -> Any:
-    def get(self: Any) -> Any:
-        inner = self.__dict__.get("_optimizer")
-        return None if inner is None else getattr(innermost(inner), name)
-
-    def set_(self: Any, value: Any) -> None:
-        inner = self.__dict__.get("_optimizer")
-        # Keras's own constructor sets its defaults before there is an inner optimizer.
-        if inner is not None:
-            setattr(innermost(inner), name, value)
-
-    return property(get, set_, doc=f"The inner optimizer's `{name}`.")
-
-
-class Delegation:
-    """Members of a wrapping optimizer that only pass on to `self._optimizer`."""
+class Delegation(InnerSettings):
+    """Members that a Keras 3 optimizer has beside those of every wrapper."""
 
     name: str
     built: bool
     _optimizer: Any
 
-    clipnorm = _inner_setting("clipnorm")
-    clipvalue = _inner_setting("clipvalue")
-    global_clipnorm = _inner_setting("global_clipnorm")
-    weight_decay = _inner_setting("weight_decay")
-    use_ema = _inner_setting("use_ema")
-    ema_momentum = _inner_setting("ema_momentum")
-    ema_overwrite_frequency = _inner_setting("ema_overwrite_frequency")
-    gradient_accumulation_steps = _inner_setting("gradient_accumulation_steps")
+    weight_decay = inner_setting("weight_decay")
+    use_ema = inner_setting("use_ema")
+    ema_momentum = inner_setting("ema_momentum")
+    ema_overwrite_frequency = inner_setting("ema_overwrite_frequency")
+    gradient_accumulation_steps = inner_setting("gradient_accumulation_steps")
 
     @property
     def loss_scale_factor(self) -> Any:
@@ -70,46 +51,14 @@ class Delegation:
                     f"{self.name} was built around a LossScaleOptimizer, and cannot be wrapped in "
                     "another one: gradients would be scaled twice"
                 )
-            self._optimizer = innermost(inner)
+            self._optimizer = self._framework.innermost(inner)
             inner = self._optimizer
         inner.loss_scale_factor = value
 
-    @property
-    def iterations(self) -> Any:
-        """Steps that the inner optimizer completed; accumulated or skipped ones do not count."""
-        override = self.__dict__.get("_steps_override")
-        if override is not None:
-            return override
-        return self.__dict__["_optimizer"].iterations
-
-    @iterations.setter
-    def iterations(self, value: Any) -> None:
+    def _set_iterations(self, value: Any) -> None:
         raise AttributeError(
             "iterations is a variable of the inner optimizer: use optimizer.iterations.assign(n)"
         )
-
-    @property
-    def learning_rate(self) -> Any:
-        """The inner optimizer's learning rate: a variable, or what its schedule says now."""
-        return self._optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: Any) -> None:
-        self._optimizer.learning_rate = value
-
-    @property
-    def lr(self) -> Any:
-        """The same as `learning_rate`."""
-        return self.learning_rate
-
-    @lr.setter
-    def lr(self, value: Any) -> None:
-        self.learning_rate = value
-
-    @property
-    def inner_optimizer(self) -> Any:
-        """The optimizer that was wrapped."""
-        return self._optimizer
 
     def scale_loss(self, loss: Any) -> Any:
         """Scales the loss as the inner optimizer does."""
@@ -121,20 +70,4 @@ class Delegation:
 
     def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
         """Excludes variables from the inner optimizer's weight decay."""
-        innermost(self._optimizer).exclude_from_weight_decay(var_list, var_names)
-
-    def apply_settings(self, settings: Mapping[str, Any]) -> None:
-        """Makes the settings that `check_settings` returned on the inner optimizer."""
-        inner = innermost(self._optimizer)
-        for key in CLIPPING:
-            if key in settings:
-                setattr(inner, key, settings[key])
-        if "learning_rate" in settings:
-            rate = settings["learning_rate"]
-            inner.learning_rate = rate if callable(rate) else float(rate)
-        if settings.get("decay"):
-            inner.learning_rate = keras.optimizers.schedules.InverseTimeDecay(
-                float(keras.ops.convert_to_numpy(inner.learning_rate)),
-                decay_steps=1,
-                decay_rate=float(settings["decay"]),
-            )
+        self._framework.innermost(self._optimizer).exclude_from_weight_decay(var_list, var_names)

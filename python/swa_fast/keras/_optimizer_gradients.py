@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from .._optimizer.gradients import gradients_of
+
 
 def _tensorflow(member: str) -> Any:
     if keras.backend.backend() != "tensorflow":
@@ -61,22 +63,7 @@ def symbolic_gradients(loss: Any, params: Sequence[Any]) -> list[Any]:
     """
     tf = _tensorflow("get_gradients")
     natives = _natives(params)
-    if callable(loss):
-        with tf.GradientTape() as tape:
-            tape.watch(natives)
-            value = loss()
-        gradients = tape.gradient(value, natives)
-    elif tf.executing_eagerly():
-        raise AttributeError(
-            "get_gradients takes a tensor in a graph only (tf.function). In eager code, pass a "
-            "callable that returns the loss, or use tf.GradientTape"
-        )
-    else:
-        gradients = tf.gradients(loss, natives)
-    for index, (gradient, variable) in enumerate(zip(gradients, params, strict=True)):
-        if gradient is None:
-            raise ValueError(f"params[{index}], {variable.name!r}, has no gradient from the loss")
-    return list(gradients)
+    return gradients_of(tf, loss, params, natives)
 
 
 def _natives(variables: Any) -> list[Any]:

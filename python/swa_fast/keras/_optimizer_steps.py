@@ -7,13 +7,6 @@ from typing import Any
 import keras
 
 
-def innermost(optimizer: Any) -> Any:
-    """Returns the optimizer that makes the steps, inside any number of LossScaleOptimizers."""
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
-
-
 def read_steps(optimizer: Any) -> Any:
     """Returns the completed steps: an int in eager code, a tensor in a graph or a trace."""
     steps = read(optimizer.iterations)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
-from .._schedule import check_integer, snapshot
-from ._optimizer_backends import make_averager, updated_mean
-from ._optimizer_steps import read
+from .._optimizer.swa import SnapshotMean
 from ._optimizer_wrapper import AveragedOptimizerWrapper
 
 
 @keras.saving.register_keras_serializable(package="swa_fast")
-class SWA(AveragedOptimizerWrapper):
+class SWA(SnapshotMean, AveragedOptimizerWrapper):
     """The mean of the weights that another optimizer passes through.
 
     With `start_averaging` = m and `average_period` = k, a snapshot of the variables is taken after
@@ -22,23 +18,8 @@ class SWA(AveragedOptimizerWrapper):
     `assign_average_vars` puts the averages into the model.
 
     The arguments, members and numbers are those of `tfa.optimizers.SWA`; see docs/tensorflow.md for
-    what is different.
-
-    Args:
-        optimizer: the inner optimizer that makes the steps: a `keras.optimizers.Optimizer` or the
-            name of one.
-        start_averaging: first step that takes a snapshot, >= 0.
-        average_period: steps from one snapshot to the next, >= 1.
-        name: name of the optimizer.
-        sequential_update: whether to average strictly after the step. Both settings give the same
-            numbers here.
-        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `learning_rate` (or `lr`) and `decay`,
-            all set on the inner optimizer.
-
-    Raises:
-        TypeError: an argument is of the wrong type, or unknown.
-        ValueError: `start_averaging` or `average_period` is too small, the inner optimizer's name
-            is unknown or a keyword argument contradicts it.
+    what is different, and `__init__` for the arguments. The inner optimizer is a
+    `keras.optimizers.Optimizer` or the name of one.
 
     Example:
         >>> import keras
@@ -47,61 +28,3 @@ class SWA(AveragedOptimizerWrapper):
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
         >>> model.compile(optimizer, "mse")
     """
-
-    def __init__(
-        self,
-        optimizer: Any,
-        start_averaging: int = 0,
-        average_period: int = 10,
-        name: str = "SWA",
-        sequential_update: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        """Wraps `optimizer`; see the class."""
-        start = check_integer("start_averaging", start_averaging, at_least=0)
-        period = check_integer("average_period", average_period, at_least=1)
-        super().__init__(optimizer, sequential_update, name, **kwargs)
-        self._start = start
-        self._period = period
-        self._averager: Any = None
-
-    def build(self, variables: Any) -> None:
-        """Creates the inner optimizer's state and one average for each floating-point variable."""
-        if self.built:
-            return
-        super().build(variables)
-        store = self._store
-        self._averager = make_averager(store.pairs, store.snapshots, self._start, self._period)
-
-    def average_op(self, var: Any, average_var: Any) -> Any:
-        """Takes a snapshot of one variable if `iterations` says that one is due.
-
-        Args:
-            var: model variable, as it is after the inner optimizer's step and its constraint.
-            average_var: its average.
-
-        Returns:
-            Whatever the assignment returned.
-        """
-        ops = keras.ops
-        steps = read(self.iterations)
-        due, count = snapshot(steps, self._start, self._period)
-        if self._steps_override is not None:
-            taken = ops.cast(read(self._store.snapshots), count.dtype)
-            count = ops.minimum(count, taken)
-        average = read(average_var)
-        return average_var.assign(ops.where(due, updated_mean(average, read(var), count), average))
-
-    def _after_step(self, before: Any, after: Any) -> None:
-        if type(self).average_op is SWA.average_op:
-            self._averager.after_step(before, after)
-        else:
-            super()._after_step(before, after)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal optimizer, without its state."""
-        return {
-            **super().get_config(),
-            "start_averaging": self._start,
-            "average_period": self._period,
-        }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 try:
@@ -12,12 +10,10 @@ try:
 except ImportError as error:
     raise ImportError('swa_fast.keras needs Keras 3: pip install "swa-fast[keras]"') from error
 
-from .._wrapper_settings import check_settings
 from ._optimizer_api import TfaMembers
-from ._optimizer_backends import update_if
 from ._optimizer_delegation import Delegation
-from ._optimizer_steps import innermost, read_steps
-from ._optimizer_store import Store
+from ._optimizer_framework import FRAMEWORK
+from ._optimizer_steps import read_steps
 
 _HALF = ("float16", "bfloat16")
 
@@ -27,21 +23,8 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
     """Base class of optimizers that keep an average of the variables that another one trains.
 
     A subclass gives `average_op`. The averages are optimizer variables, one for each floating-point
-    variable trained, float32 where that is half precision; they start as zeros.
-
-    Args:
-        optimizer: the inner optimizer that makes the steps: a `keras.optimizers.Optimizer` or the
-            name of one.
-        sequential_update: whether to average strictly after the step. Both settings give the same
-            numbers here.
-        name: name of the optimizer.
-        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `learning_rate` (or `lr`) and `decay`,
-            all set on the inner optimizer. `decay` gives it the schedule
-            `learning_rate / (1 + decay * iterations)`.
-
-    Raises:
-        TypeError: an argument is of the wrong type, or unknown.
-        ValueError: the inner optimizer's name is unknown or a keyword argument contradicts it.
+    variable trained, float32 where that is half precision; they start as zeros. The inner optimizer
+    is a `keras.optimizers.Optimizer` or the name of one; see `__init__` for the arguments.
 
     Example:
         >>> class Last(AveragedOptimizerWrapper):
@@ -50,32 +33,16 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
         >>> optimizer = Last("sgd")
     """
 
-    def __init__(
-        self,
-        optimizer: Any,
-        sequential_update: bool = True,
-        name: str = "AverageOptimizer",
-        **kwargs: Any,
-    ) -> None:
-        """Wraps `optimizer`; see the class."""
-        if isinstance(optimizer, str):
-            optimizer = keras.optimizers.get(optimizer)
-        if not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise TypeError(
-                "optimizer must be a keras.optimizers.Optimizer or the name of one. "
-                f"Received: {optimizer!r} of type {type(optimizer).__name__}"
-            )
-        if not isinstance(sequential_update, bool):
-            raise TypeError(f"sequential_update must be a bool. Received: {sequential_update!r}")
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str. Received: {name!r}")
-        settings = check_settings(innermost(optimizer), kwargs)
-        super().__init__(learning_rate=0.0, name=name)
-        self._optimizer = optimizer
-        self._sequential_update = sequential_update
-        self._steps_override: Any = None
-        self._store = Store()
-        self.apply_settings(settings)
+    _framework = FRAMEWORK
+
+    def _start_keras_optimizer(self, name: str) -> None:
+        keras.optimizers.Optimizer.__init__(self, learning_rate=0.0, name=name)
+
+    def _title(self) -> str:
+        return str(self.name)
+
+    def _key(self, variable: Any) -> Any:
+        return self._var_key(variable)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Creates the inner optimizer's state and one average for each floating-point variable."""
@@ -95,32 +62,17 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
             average = self.add_variable_like(
                 variable, "average", dtype="float32" if dtype in _HALF else dtype
             )
-            store.slots["average"][self._var_key(variable)] = average
-            store.pairs.append((variable, average))
+            store.add_pair(self._key(variable), variable, average)
         super().build(variables)
 
     @property
     def variables(self) -> list[Any]:
         """The inner optimizer's variables, then the snapshot count, the averages and added ones."""
-        return list(self._optimizer.variables) + self._own_variables()
+        return list(self._optimizer.variables) + self._saved_variables()
 
-    def _own_variables(self) -> list[Any]:
+    def _saved_variables(self) -> list[Any]:
         own: list[Any] = self._store.variables()
         return own
-
-    def average_op(self, var: Any, average_var: Any) -> Any:
-        """Updates one average after a step.
-
-        While this runs, `self.iterations` is the number of steps completed before this one.
-
-        Args:
-            var: model variable, as it is after the inner optimizer's step and its constraint.
-            average_var: its average.
-
-        Returns:
-            Whatever the assignment returned.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must implement average_op")
 
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
         """Makes one step of the inner optimizer, then averages."""
@@ -146,7 +98,7 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
             New values of the trainable variables and of the optimizer's.
         """
         self._require_built("stateless_apply")
-        inner_variables, own_variables = list(self._optimizer.variables), self._own_variables()
+        inner_variables, own_variables = list(self._optimizer.variables), self._saved_variables()
         if len(optimizer_variables) != len(inner_variables) + len(own_variables):
             raise ValueError(
                 f"optimizer_variables must hold one value for each of {self.name}.variables "
@@ -173,26 +125,6 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
             [scope.get_current_value(variable) for variable in self.variables],
         )
 
-    def _after_step(self, before: Any, after: Any) -> None:
-        """Calls `average_op` for every variable, unless the step was skipped."""
-
-        def average_op(variable: Any, average: Any) -> Any:
-            self._steps_override = before
-            try:
-                return self.average_op(variable, average)
-            finally:
-                self._steps_override = None
-
-        store = self._store
-        update_if(before, after, store.pairs, average_op, store.snapshots)
-
-    def _require_built(self, member: str) -> None:
-        if not self.built:
-            raise ValueError(
-                f"{member} needs an optimizer that was built: call {self.name}.build(variables), "
-                "or take a step, first"
-            )
-
     def _require_built_with(self, variables: Sequence[Any]) -> None:
         if not self.built:
             self.build(variables)
@@ -208,52 +140,3 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
         # Keras 2, whose slots nobody else tracks; these are ordinary tracked variables.
         names: list[str] = super().__dir__()
         return [name for name in names if name != "get_slot_names"]
-
-    def save_own_variables(self, store: Any) -> None:
-        """Writes the snapshot count and averages; the inner optimizer saves its own state."""
-        for index, variable in enumerate(self._own_variables()):
-            store[str(index)] = keras.ops.convert_to_numpy(variable)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Reads what `save_own_variables` wrote.
-
-        As with every Keras optimizer, a store of another size is skipped with a warning: it belongs
-        to another optimizer, or this one is not built yet.
-
-        Raises:
-            ValueError: a shape does not fit; nothing was assigned.
-        """
-        own = self._own_variables()
-        if len(store.keys()) != len(own):
-            warnings.warn(
-                f"Skipping the averages of {self.name}: it has {len(own)} variables of its own"
-                f"{'' if self.built else ' because it is not built yet'}, the saved optimizer has "
-                f"{len(store.keys())}",
-                stacklevel=2,
-            )
-            return
-        values = [store[str(index)] for index in range(len(own))]
-        self.check_values(own, values, "the saved averages")
-        for variable, value in zip(own, values, strict=True):
-            variable.assign(value)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal optimizer, without its state."""
-        return {
-            "name": self.name,
-            "optimizer": keras.saving.serialize_keras_object(self._optimizer),
-            "sequential_update": self._sequential_update,
-        }
-
-    @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Makes an optimizer from what `get_config` returned."""
-        arguments = dict(config)
-        inner = arguments.pop("optimizer")
-        if isinstance(inner, Mapping):
-            inner = keras.saving.deserialize_keras_object(
-                copy.deepcopy(dict(inner)), custom_objects=custom_objects
-            )
-        return cls(inner, **arguments)

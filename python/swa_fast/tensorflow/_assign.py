@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from .._wrapper_settings import nothing_yet
 from ._averager import in_xla, once_for_all_replicas, update_on_replicas
 
 
-def assign_averages(pairs: Sequence[tuple[Any, Any]], snapshots: Any, title: str) -> Any:
-    """Assigns to each variable its average, or warns if there is no snapshot yet.
+def taken_now(snapshots: Any) -> int | None:
+    """Returns the snapshot count, the first replica's, in eager code; None in a graph."""
+    if not tf.executing_eagerly():
+        return None
+    return int(tf.distribute.get_strategy().experimental_local_results(snapshots)[0].read_value())
+
+
+def assign_averages(pairs: Sequence[tuple[Any, Any]], snapshots: Any, nothing_yet: str) -> Any:
+    """Assigns to each variable its average if there is a snapshot.
 
     Args:
         pairs: each model variable and its average.
         snapshots: integer variable, the number of snapshots in the averages.
-        title: name of the optimizer, for the warning.
+        nothing_yet: what to print to stderr in a graph that runs before the first snapshot.
 
     Returns:
         None in eager code, an operation in a graph.
@@ -35,15 +40,11 @@ def assign_averages(pairs: Sequence[tuple[Any, Any]], snapshots: Any, title: str
 
     def leave_alone() -> Any:
         if not in_xla():
-            tf.print(nothing_yet(title), output_stream=sys.stderr)
+            tf.print(nothing_yet, output_stream=sys.stderr)
         return tf.no_op()
 
     strategy = tf.distribute.get_strategy()
     taken = strategy.experimental_local_results(snapshots)[0].read_value()
-    if tf.executing_eagerly() and int(taken) == 0:
-        # Seen from the caller of the optimizer's assign_average_vars.
-        warnings.warn(nothing_yet(title), stacklevel=4)
-        return None
     if not tf.distribute.has_strategy():
         if tf.executing_eagerly():
             assign_all()

@@ -73,7 +73,8 @@ class TensorFlowAverager:
             if due:
                 self._take(count)
         else:
-            tf.cond(due, lambda: self._take(count), tf.no_op)
+            # The count once more, inside: the one outside is pruned, and other steps compute none.
+            tf.cond(due, lambda: self._take(decide(before, after)[1]), tf.no_op)
 
     def _number(self, count: Any) -> Any:
         """The schedule's count, or the snapshots at hand where there are fewer of them."""

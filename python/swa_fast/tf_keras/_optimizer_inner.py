@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from .._wrapper_settings import CLIPPING
+from ._optimizer_framework import FRAMEWORK
 
 
 def true_dtype(variable: Any) -> Any:
@@ -37,29 +35,6 @@ class SlotOwner:
         return getattr(self._variable, name)
 
 
-def check_values(variables: Sequence[Any], values: Sequence[Any], title: str, owner: str) -> None:
-    """Raises ValueError unless there is one value of the right shape for each variable."""
-    if len(values) != len(variables):
-        raise ValueError(
-            f"{title} must hold {len(variables)} arrays, one for each variable of {owner}. "
-            f"Received: {len(values)}"
-        )
-    for index, (variable, value) in enumerate(zip(variables, values, strict=True)):
-        if tuple(np.shape(value)) != tuple(variable.shape):
-            raise ValueError(
-                f"{title}[{index}] must have shape {tuple(variable.shape)}, that of "
-                f"{variable.name!r}. Received shape: {tuple(np.shape(value))}"
-            )
-
-
-def deserialize(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None) -> Any:
-    """Makes an inner optimizer from what `tf_keras.optimizers.serialize` returned."""
-    legacy = bool(config.get("config", {}).get("is_legacy_optimizer", False))
-    return tf_keras.optimizers.deserialize(
-        copy.deepcopy(dict(config)), custom_objects=custom_objects, use_legacy_optimizer=legacy
-    )
-
-
 class Inner:
     """The inner optimizer, legacy or not, inside a LossScaleOptimizer or not."""
 
@@ -72,20 +47,12 @@ class Inner:
     @property
     def innermost(self) -> Any:
         """The optimizer that makes the steps."""
-        optimizer = self._optimizer
-        while isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
-            optimizer = optimizer.inner_optimizer
-        return optimizer
+        return FRAMEWORK.innermost(self._optimizer)
 
     @property
     def iterations(self) -> Any:
         """The variable that counts completed steps."""
         return self._optimizer.iterations
-
-    def first_replica(self, variable: Any) -> Any:
-        """Returns a variable's value on the first replica, wherever this is called."""
-        local = tf.distribute.get_strategy().experimental_local_results(variable)
-        return local[0].read_value()
 
     def read_steps(self) -> Any:
         """Returns the completed steps: an int in eager code, a tensor in a graph or on replicas."""
@@ -173,92 +140,3 @@ class Inner:
                 loss = tf.reduce_sum(loss * tf.stop_gradient(grad_loss))
         variables = var_list() if callable(var_list) else var_list
         return list(self._optimizer.compute_gradients(loss, tf.nest.flatten(variables), tape))
-
-    def set(self, settings: Mapping[str, Any]) -> None:
-        """Makes the settings that `check_settings` returned."""
-        inner = self.innermost
-        for key in CLIPPING:
-            if key in settings:
-                setattr(inner, key, settings[key])
-        if "learning_rate" in settings:
-            inner.learning_rate = settings["learning_rate"]
-        if settings.get("decay"):
-            inner.learning_rate = tf_keras.optimizers.schedules.InverseTimeDecay(
-                float(tf.convert_to_tensor(inner.learning_rate)),
-                decay_steps=1,
-                decay_rate=float(settings["decay"]),
-            )
-
-
-def _inner_setting(name: str) -> Any:
-    def get(self: Any) -> Any:
-        inner = self.__dict__.get("_inner")
-        return None if inner is None else getattr(inner.innermost, name)
-
-    def set_(self: Any, value: Any) -> None:
-        inner = self.__dict__.get("_inner")
-        # Keras's own constructor sets its defaults before there is an inner optimizer.
-        if inner is not None:
-            setattr(inner.innermost, name, value)
-
-    return property(get, set_, doc=f"The inner optimizer's `{name}`.")
-
-
-class InnerSettings:
-    """Members of the wrapper that only pass on to the inner optimizer."""
-
-    _inner: Inner
-    _optimizer: Any
-    _steps_override: Any
-
-    clipnorm = _inner_setting("clipnorm")
-    clipvalue = _inner_setting("clipvalue")
-    global_clipnorm = _inner_setting("global_clipnorm")
-    learning_rate = _inner_setting("learning_rate")
-    lr = _inner_setting("learning_rate")
-
-    @property
-    def inner_optimizer(self) -> Any:
-        """The optimizer that was wrapped."""
-        return self._optimizer
-
-    @property
-    def iterations(self) -> Any:
-        """Steps that the inner optimizer completed; skipped ones do not count."""
-        override = self.__dict__.get("_steps_override")
-        return self._inner.iterations if override is None else override
-
-    @iterations.setter
-    def iterations(self, variable: Any) -> None:
-        self._inner.innermost.iterations = variable
-
-    def _compute_gradients(
-        self, loss: Any, var_list: Any, grad_loss: Any = None, tape: Any = None
-    ) -> list[tuple[Any, Any]]:
-        return self._inner.compute_gradients(loss, var_list, grad_loss, tape)
-
-    def get_gradients(self, loss: Any, params: Sequence[Any]) -> list[Any]:
-        """Returns the gradients of `loss`, a callable or, in a graph, a tensor, by `params`."""
-        if callable(loss):
-            with tf.GradientTape() as tape:
-                tape.watch(params)
-                value = loss()
-            gradients = tape.gradient(value, params)
-        elif tf.executing_eagerly():
-            raise AttributeError(
-                "get_gradients takes a tensor in a graph only (tf.function). In eager code, pass a "
-                "callable that returns the loss, or use tf.GradientTape"
-            )
-        else:
-            gradients = tf.gradients(loss, list(params))
-        for index, (gradient, variable) in enumerate(zip(gradients, params, strict=True)):
-            if gradient is None:
-                raise ValueError(
-                    f"params[{index}], {variable.name!r}, has no gradient from the loss"
-                )
-        return list(gradients)
-
-    def finalize_variable_values(self, var_list: Any) -> None:
-        """Ends training as the inner optimizer does; the averages stay where they are."""
-        if hasattr(self._optimizer, "finalize_variable_values"):
-            self._optimizer.finalize_variable_values(var_list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 try:
@@ -13,77 +13,90 @@ except ImportError as error:
         'swa_fast.tf_keras needs tf_keras: pip install "swa-fast[tf_keras]"'
     ) from error
 
-from .._wrapper_settings import check_settings
-from ..tensorflow._assign import assign_averages
-from ..tensorflow._averager import update_if
-from ._optimizer_inner import (
-    Inner,
-    InnerSettings,
-    SlotOwner,
-    average_dtype,
-    check_values,
-    deserialize,
-    true_dtype,
-)
+from .._optimizer.checks import check_pairs
+from .._optimizer.gradients import gradients_of
+from .._optimizer.wrapper import Wrapper
+from ._optimizer_framework import FRAMEWORK
+from ._optimizer_inner import Inner, SlotOwner, average_dtype, true_dtype
 
 _Legacy = tf_keras.optimizers.legacy.Optimizer
 
 
+class _CallableList(list[Any]):
+    def __call__(self) -> list[Any]:
+        return self
+
+
 @tf_keras.utils.register_keras_serializable(package="swa_fast")
-class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc,valid-type]
+class AveragedOptimizerWrapper(
+    Wrapper,
+    _Legacy,  # type: ignore[misc,valid-type]
+    tf_keras.optimizers.Optimizer,  # type: ignore[misc]
+):
     """Base class of optimizers that keep an average of the variables that another one trains.
 
     A subclass gives `average_op`. The averages are the slot "average" of each floating-point
-    variable, float32 where that is half precision.
+    variable, float32 where that is half precision. The inner optimizer is a
+    `tf_keras.optimizers.Optimizer`, a `tf_keras.optimizers.legacy.Optimizer`, or the name of a
+    legacy one; see `__init__` for the arguments.
 
-    Args:
-        optimizer: the inner optimizer that makes the steps: a `tf_keras.optimizers.Optimizer`, a
-            `tf_keras.optimizers.legacy.Optimizer`, or the name of a legacy one.
-        sequential_update: whether to average strictly after the step. Both settings give the same
-            numbers here.
-        name: name of the optimizer.
-        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `learning_rate` (or `lr`) and `decay`,
-            all set on the inner optimizer. `decay` gives it the schedule
-            `learning_rate / (1 + decay * iterations)`.
-
-    Raises:
-        TypeError: an argument is of the wrong type, or unknown.
-        ValueError: the inner optimizer's name is unknown or a keyword argument contradicts it.
+    This is a legacy optimizer throughout. It is one of the newer class, too, because that is what
+    legacy Keras looks for before it writes an optimizer's state into a ".keras" file, builds the
+    optimizer of a file it reads, and calls `finalize_variable_values` at the end of `fit`.
     """
 
-    def __init__(
-        self,
-        optimizer: Any,
-        sequential_update: bool = True,
-        name: str = "AverageOptimizer",
-        **kwargs: Any,
-    ) -> None:
-        """Wraps `optimizer`; see the class."""
-        if isinstance(optimizer, str):
-            optimizer = tf_keras.optimizers.get(optimizer, use_legacy_optimizer=True)
-        if not isinstance(optimizer, (_Legacy, tf_keras.optimizers.Optimizer)):
-            raise TypeError(
-                "optimizer must be a tf_keras.optimizers.Optimizer, a "
-                "tf_keras.optimizers.legacy.Optimizer or the name of one. "
-                f"Received: {optimizer!r} of type {type(optimizer).__name__}"
-            )
-        if not isinstance(sequential_update, bool):
-            raise TypeError(f"sequential_update must be a bool. Received: {sequential_update!r}")
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str. Received: {name!r}")
-        inner = Inner(optimizer)
-        settings = check_settings(inner.innermost, kwargs)
-        super().__init__(name)
-        self._optimizer = optimizer
-        self._inner = inner
+    _framework = FRAMEWORK
+
+    def _start_keras_optimizer(self, name: str) -> None:
+        _Legacy.__init__(self, name)
+
+    def _wrap(self, optimizer: Any) -> None:
+        self._inner = Inner(optimizer)
         self._track_trackable(optimizer, "inner_optimizer")
-        self._sequential_update = sequential_update
-        self._steps_override: Any = None
-        self._snapshots: Any = None
-        self._pairs: list[tuple[Any, Any]] = []
         self._known: set[Any] = set()
-        self._averager: Any = None
-        inner.set(settings)
+        self._counters: Any = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute as a legacy optimizer does: nothing is tracked but what it says."""
+        if name in self.__dict__.get("_hyper", {}):
+            self._set_hyper(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def _trackable_children(self, save_type: str = "checkpoint", **settings: Any) -> Any:
+        children = tf.__internal__.tracking.Trackable._trackable_children(
+            self, save_type, **settings
+        )
+        # What reads a SavedModel makes one of the newer optimizers: it has a counter under this
+        # name, and no slots (see __dir__).
+        self._hides_slots = save_type == "savedmodel"
+        if self._hides_slots:
+            counter = self._inner.iterations
+            if self._counters is None:
+                self._counters = tf.__internal__.tracking.wrap([counter])
+            children = {**children, "_iterations": counter, "_variables": self._counters}
+        return children
+
+    def __dir__(self) -> list[str]:
+        # TensorFlow asks for children, then saves the slots of whoever lists get_slot_names.
+        names: list[str] = super().__dir__()
+        hidden = {"get_slot_names"} if self.__dict__.get("_hides_slots") else set()
+        return [name for name in names if name not in hidden]
+
+    @property
+    def _learning_rate(self) -> Any:
+        """Where legacy Keras's callbacks look for a schedule of a newer optimizer."""
+        inner = self._inner.innermost
+        return getattr(inner, "_learning_rate", inner.learning_rate)
+
+    def _title(self) -> str:
+        return str(self._name)
+
+    def _key(self, variable: Any) -> Any:
+        return variable.ref()
+
+    def _set_iterations(self, value: Any) -> None:
+        self._inner.innermost.iterations = value
 
     def build(self, var_list: Sequence[Any]) -> None:
         """Creates the inner optimizer's state and the averages."""
@@ -95,9 +108,10 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc,val
         self._create_slots(var_list)
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
-        if self._snapshots is None:
+        store = self._store
+        if store.snapshots is None:
             with self._distribution_strategy_scope():
-                self._snapshots = self.add_weight(
+                store.snapshots = self.add_weight(
                     "snapshots",
                     shape=[],
                     dtype=tf.int64,
@@ -105,7 +119,7 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc,val
                     initializer="zeros",
                     aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
                 )
-            self._weights.append(self._snapshots)
+            self._weights.append(store.snapshots)
         for variable in var_list:
             if variable.ref() in self._known:
                 continue
@@ -113,11 +127,11 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc,val
             if not true_dtype(variable).is_floating:
                 continue
             # A variable that joins late was constant until now, in the snapshots of the past too.
-            late = int(self._inner.first_replica(self._snapshots)) > 0
-            initializer = tf.cast(self._inner.first_replica(variable), average_dtype(variable))
-            average = self.add_slot(variable, "average", initializer if late else "zeros")
-            self._pairs.append((variable, average))
-            self._averager = None
+            late = FRAMEWORK.taken_now(store.snapshots) != 0
+            value = tf.distribute.get_strategy().experimental_local_results(variable)[0]
+            initial = tf.cast(value.read_value(), average_dtype(variable)) if late else "zeros"
+            average = self.add_slot(variable, "average", initial)
+            store.add_pair(self._key(variable), variable, average)
 
     def add_slot(
         self, var: Any, slot_name: str, initializer: Any = "zeros", shape: Any = None
@@ -152,23 +166,7 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc,val
             TypeError: a pair is malformed.
             ValueError: no variable has a gradient.
         """
-        pairs = list(grads_and_vars)
-        for index, pair in enumerate(pairs):
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise TypeError(
-                    "grads_and_vars must hold (gradient, variable) pairs. "
-                    f"Received at index {index}: {pair!r}"
-                )
-            if not hasattr(pair[1], "assign"):
-                raise TypeError(
-                    f"grads_and_vars[{index}] must end in a variable. Received: "
-                    f"{type(pair[1]).__name__}"
-                )
-        if all(gradient is None for gradient, _ in pairs):
-            raise ValueError(
-                f"No gradients provided for any variable. Received {len(pairs)} pairs, for "
-                f"{[variable.name for _, variable in pairs][:10]}"
-            )
+        pairs = check_pairs(grads_and_vars)
         variables = [variable for _, variable in pairs]
         if not self._known.issuperset(variable.ref() for variable in variables):
             self.build(variables)
@@ -180,65 +178,19 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc,val
             return result
         return tf.no_op() if result is None else tf.group(result)
 
-    def _after_step(self, before: Any, after: Any) -> None:
-        """Calls `average_op` for every variable, unless the step was skipped."""
+    def _compute_gradients(
+        self, loss: Any, var_list: Any, grad_loss: Any = None, tape: Any = None
+    ) -> list[tuple[Any, Any]]:
+        return self._inner.compute_gradients(loss, var_list, grad_loss, tape)
 
-        def average_op(variable: Any, average: Any) -> Any:
-            self._steps_override = before
-            try:
-                return self.average_op(variable, average)
-            finally:
-                self._steps_override = None
+    def get_gradients(self, loss: Any, params: Sequence[Any]) -> list[Any]:
+        """Returns the gradients of `loss`, a callable or, in a graph, a tensor, by `params`."""
+        return gradients_of(tf, loss, params, params)
 
-        update_if(before, after, self._pairs, average_op, self._snapshots)
-
-    def average_op(self, var: Any, average_var: Any) -> Any:
-        """Updates one average after a step.
-
-        While this runs, `self.iterations` is the number of steps completed before this one.
-
-        Args:
-            var: model variable, as it is after the inner optimizer's step and its constraint.
-            average_var: its average.
-
-        Returns:
-            Whatever the assignment returned.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must implement average_op")
-
-    def assign_average_vars(self, var_list: Iterable[Any]) -> Any:
-        """Gives variables the values of their averages.
-
-        Variables that are not trained (such as the moving statistics of BatchNormalization) have
-        no average and are left alone. Before the first snapshot all are, with a warning.
-
-        Args:
-            var_list: model variables, for example `model.variables`.
-
-        Returns:
-            None in eager code, an operation in a graph.
-
-        Raises:
-            ValueError: the optimizer was not built, or a trainable variable has no average; nothing
-                was assigned.
-        """
-        if self._snapshots is None:
-            raise ValueError(
-                "assign_average_vars needs an optimizer that was built: call "
-                f"{self._name}.build(variables), or take a step, first"
-            )
-        averages = {variable.ref(): average for variable, average in self._pairs}
-        pairs = []
-        for index, variable in enumerate(var_list):
-            average = averages.get(variable.ref())
-            if average is not None:
-                pairs.append((variable, average))
-            elif variable.trainable:
-                raise ValueError(
-                    f"{self._name} was not built with var_list[{index}], {variable.name!r}, and "
-                    "has no average for it"
-                )
-        return assign_averages(pairs, self._snapshots, self._name)
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Ends training as the inner optimizer does; the averages stay where they are."""
+        if hasattr(self._optimizer, "finalize_variable_values"):
+            self._optimizer.finalize_variable_values(var_list)
 
     def get_slot(self, var: Any, slot_name: str) -> Any:
         """Returns the slot variable of a model variable; "average" is its average.
@@ -259,58 +211,23 @@ class AveragedOptimizerWrapper(InnerSettings, _Legacy):  # type: ignore[misc,val
         """All state variables: the iteration counter first, averages after the inner state."""
         counter = self._inner.iterations
         others = [each for each in self._inner.variables() if each is not counter]
-        if self._snapshots is None:
-            return [counter, *others, *self._weights]
+        return [counter, *others, *self._own_variables()]
+
+    def _own_variables(self) -> list[Any]:
+        store = self._store
+        if store.snapshots is None:
+            return list(self._weights)
         # Not in the order of their making, which differs where a checkpoint made them.
-        averages = [average for _, average in self._pairs]
-        first = {id(each) for each in (self._snapshots, *averages)}
-        added = [each for each in self._weights if id(each) not in first]
-        return [counter, *others, self._snapshots, *averages, *added]
+        first = [store.snapshots, *(average for _, average in store.pairs)]
+        known = {id(each) for each in first}
+        return [*first, *(each for each in self._weights if id(each) not in known)]
 
-    def variables(self) -> list[Any]:
-        """Returns `weights`."""
+    @property
+    def variables(self) -> Any:
+        """`weights`, as an attribute or, as on every legacy optimizer, as a call."""
+        return _CallableList(self.weights)
+
+    def _saved_variables(self) -> list[Any]:
+        if isinstance(self._optimizer, tf_keras.optimizers.Optimizer):
+            return self._own_variables()  # legacy Keras saves the inner optimizer by itself
         return self.weights
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """Takes back what `get_weights` returned.
-
-        Raises:
-            ValueError: the optimizer is not built, or the list does not fit; nothing was assigned.
-        """
-        if self._snapshots is None:
-            raise ValueError(
-                "set_weights needs an optimizer that was built: call "
-                f"{self._name}.build(variables), or take a step, first"
-            )
-        check_values(self.weights, weights, "weights", self._name)
-        for variable, value in zip(self.weights, weights, strict=True):
-            variable.assign(value)
-
-    def save_own_variables(self, store: Any) -> None:
-        """Writes all state, for the ".keras" format."""
-        for index, value in enumerate(self.get_weights()):
-            store[str(index)] = value
-
-    def load_own_variables(self, store: Any) -> None:
-        """Reads what `save_own_variables` wrote."""
-        self.set_weights([store[str(index)] for index in range(len(store.keys()))])
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal optimizer, without its state."""
-        return {
-            "name": self._name,
-            "optimizer": tf_keras.optimizers.serialize(self._optimizer),
-            "sequential_update": self._sequential_update,
-        }
-
-    @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Makes an optimizer from what `get_config` returned."""
-        arguments = dict(config)
-        arguments.pop("is_legacy_optimizer", None)
-        inner = arguments.pop("optimizer")
-        if isinstance(inner, Mapping):
-            inner = deserialize(inner, custom_objects)
-        return cls(inner, **arguments)

@@ -132,6 +132,34 @@ def test_fit(strategy: Any) -> None:
         np.testing.assert_array_equal(equal_on_replicas(strategy, variable), average)
 
 
+if LEGACY:  # Keras 3 has no such argument
+
+    @pytest.mark.parametrize("inner", ["sgd", "legacy"])
+    @pytest.mark.parametrize("argument", ["skip_gradients_aggregation", "experimental_aggregate"])
+    def test_gradients_that_were_summed_already(strategy: Any, inner: str, argument: str) -> None:
+        sgd = {"sgd": keras.optimizers.SGD, "legacy": keras.optimizers.legacy.SGD}[inner]
+        with strategy.scope():
+            variable = tf.Variable(np.zeros(3, np.float32))
+            optimizer = SWA(sgd(0.25), 0, 1)
+            optimizer.build([variable])
+        arguments: dict[str, Any] = (
+            {argument: True} if argument.startswith("skip") else {f"{argument}_gradients": False}
+        )
+
+        def step(**arguments: Any) -> None:
+            def replica_step() -> None:
+                optimizer.apply_gradients([(-tf.ones(3), variable)], **arguments)
+
+            tf.function(lambda: strategy.run(replica_step))()
+
+        step(**arguments)
+        np.testing.assert_array_equal(equal_on_replicas(strategy, variable), np.full(3, 0.25))
+        step()  # adds the two replicas' gradients up
+        np.testing.assert_array_equal(equal_on_replicas(strategy, variable), np.full(3, 0.75))
+        average = equal_on_replicas(strategy, optimizer.get_slot(variable, "average"))
+        np.testing.assert_array_equal(average, np.full(3, 0.5))
+
+
 class Last(AveragedOptimizerWrapper):
     def average_op(self, var: Any, average_var: Any) -> Any:
         return average_var.assign(tf.identity(var))

@@ -119,6 +119,25 @@ def test_dtypes(dtype: str, averaged: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_sequential_update_off_gives_the_complete_average(mode: str) -> None:
+    """On tensors large enough for an overlapping write to be seen half done."""
+    size = 1 << 20
+    variable = float32(np.zeros(size))
+    optimizer = SWA(keras.optimizers.SGD(1.0), 1, 2, sequential_update=False)
+    step = stepper(optimizer, [variable], mode)
+    average = optimizer.get_slot(variable, "average")
+    taken: list[float] = []
+    for number in range(6):
+        step(-tf.ones(size))
+        if number in (1, 3, 5):
+            taken.append(number + 1)
+        expected = np.float32(sum(taken) / len(taken) if taken else 0)
+        np.testing.assert_array_equal(numpy_of(average), np.full(size, expected))
+    optimizer.assign_average_vars([variable])
+    np.testing.assert_array_equal(numpy_of(variable), np.full(size, np.float32(4)))
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_first_snapshot_ignores_what_the_average_held(mode: str) -> None:
     variable = float32(np.ones(4))
     optimizer = SWA(keras.optimizers.SGD(0.5), 0, 2)

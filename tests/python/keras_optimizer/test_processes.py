@@ -23,12 +23,12 @@ def needs(module: str) -> pytest.MarkDecorator:
     ],
 )
 def test_backend(backend: str) -> None:
-    check_run(run_pytest("backend_cases.py", {"KERAS_BACKEND": backend}), at_least=25)
+    check_run(run_pytest("backend_*_cases.py", {"KERAS_BACKEND": backend}), at_least=29)
 
 
 @needs("tf_keras")
 def test_legacy_keras() -> None:
-    check_run(run_pytest("legacy_cases.py", {"TF_USE_LEGACY_KERAS": "1"}), at_least=80)
+    check_run(run_pytest("legacy_*_cases.py", {"TF_USE_LEGACY_KERAS": "1"}), at_least=100)
 
 
 @pytest.mark.parametrize("legacy", ["0", pytest.param("1", marks=needs("tf_keras"))])

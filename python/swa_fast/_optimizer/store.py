@@ -18,12 +18,20 @@ class Store:
         pairs: each averaged model variable and its average, in the order of the build.
         slots: slot name -> key of the model variable -> slot variable.
         added: variables from `add_slot` and `add_weight`, in the order of their making.
+        averager: takes the snapshots of `pairs`; None until it is first needed.
     """
 
     snapshots: Any = None
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
     slots: dict[str, dict[Any, Any]] = field(default_factory=lambda: {"average": {}})
     added: list[Any] = field(default_factory=list)
+    averager: Any = None
+
+    def add_pair(self, key: Any, variable: Any, average: Any) -> None:
+        """Adds the average of a model variable whose key is `key`."""
+        self.slots["average"][key] = average
+        self.pairs.append((variable, average))
+        self.averager = None
 
     def variables(self) -> list[Any]:
         """Returns all of them, in the order in which they are saved."""
