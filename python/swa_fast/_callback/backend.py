@@ -37,13 +37,8 @@ class Backend(Protocol):
     def dtype(self, variable: Any) -> str:
         """Returns the storage type of `variable`, as "float32"."""
 
-    def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
-        """Returns the values for one native call: use them at once and drop them.
-
-        Args:
-            variables: of this Keras.
-            often: this list will be read hundreds of times.
-        """
+    def read(self, variables: Sequence[Any]) -> list[Any]:
+        """Returns the values for one native call: use them at once and drop them."""
 
     def hold(self, variables: Sequence[Any]) -> list[Any]:
         """Returns the exact values, which later writes to the variables do not touch."""

@@ -351,7 +351,7 @@ class AveragingCallback(Resumable):
         backend = self._backend
         variables = backend.weights(self.model)
         self._averages.take(
-            backend.read(variables, often=self._arguments.every_n_steps is not None),
+            backend.read(variables),
             lambda: [backend.label(variable) for variable in variables],
             lambda: [backend.dtype(variable) for variable in variables],
         )

@@ -63,10 +63,10 @@ class LegacyKerasBackend:
         """Keeps the variables' tensors: an assign gives a variable a new buffer."""
         return tensors([getattr(variable, "_variable", variable) for variable in variables])
 
-    def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
+    def read(self, variables: Sequence[Any]) -> list[Any]:
         """Shares memory with the variables where they are on the CPU."""
         return self._reader.read(
-            [getattr(variable, "_variable", variable) for variable in variables], often
+            [getattr(variable, "_variable", variable) for variable in variables]
         )
 
     def assign(self, variables: Sequence[Any], values: Sequence[Any]) -> None:

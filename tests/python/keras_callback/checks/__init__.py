@@ -18,6 +18,7 @@ _MODULES = (
     "inputs",
     "meaning",
     "places",
+    "reading",
     "resume",
     "update_bn",
 )
