@@ -297,11 +297,7 @@ class AveragingCallback(Resumable):
             "on_epoch_end",
         ):
             guard.watch(callbacks, name)
-        iterators = backend.fit_iterators(fit_locals(model))
-        for iterator in iterators:
-            guard.watch_context(iterator, "catch_stop_iteration")
-        guard.watch(model, "train_function")
-        guard.watch(model, "evaluate")
+        backend.watch(guard, model, fit_locals(model))
         if self.validate_with_average:
             evaluate_on_averages(self, guard, model)
 

@@ -9,7 +9,16 @@ from typing import Any
 from .backend import Backend
 from .guard import Guard
 
-_SAVING = ("save", "save_weights", "export")
+_SAVING = (
+    "save",
+    "save_weights",
+    "export",
+    # What functions that save a model call of it: those of Keras, tf.train.Checkpoint, torch.save.
+    "save_own_variables",
+    "get_config",
+    "_trackable_children",
+    "state_dict",
+)
 
 
 def evaluate_on_averages(callback: Any, guard: Guard, model: Any) -> None:

@@ -17,6 +17,7 @@ except ImportError as error:
     ) from error
 
 from swa_fast._callback.batch_norm import Recorder
+from swa_fast._callback.guard import Guard
 
 
 class KerasBackend:
@@ -144,9 +145,14 @@ class KerasBackend:
         """Copies to host memory."""
         return np.asarray(keras.ops.convert_to_numpy(variable.value), np.float64)
 
-    def fit_iterators(self, names: dict[str, Any]) -> tuple[Any, ...]:
-        """Finds the epoch iterator."""
-        return (names["epoch_iterator"],) if "epoch_iterator" in names else ()
+    def watch(self, guard: Guard, model: Any, names: dict[str, Any]) -> None:
+        """Watches steps, data, metrics and validation."""
+        for name in ("train_function", "evaluate", "reset_metrics", "_get_metrics_result_or_logs"):
+            guard.watch(model, name)
+        if "epoch_iterator" in names:
+            iterator = names["epoch_iterator"]
+            guard.watch_context(iterator, "catch_stop_iteration")
+            guard.watch_iteration(iterator)
 
     def run_epoch(self, model: Any, names: dict[str, Any]) -> bool:
         """Starts the epoch iterator anew."""

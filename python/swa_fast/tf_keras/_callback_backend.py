@@ -18,6 +18,7 @@ except ImportError as error:
     ) from error
 
 from swa_fast._callback.batch_norm import Recorder
+from swa_fast._callback.guard import Guard
 from swa_fast._callback.tensorflow_variables import Reader, measured, tensors
 
 
@@ -149,9 +150,15 @@ class LegacyKerasBackend:
         """Averages over the replicas of a strategy."""
         return measured(variable)
 
-    def fit_iterators(self, names: dict[str, Any]) -> tuple[Any, ...]:
-        """Finds the data handler."""
-        return (names["data_handler"],) if "data_handler" in names else ()
+    def watch(self, guard: Guard, model: Any, names: dict[str, Any]) -> None:
+        """Watches steps, data, metrics and validation."""
+        methods = ("train_function", "evaluate", "reset_metrics", "_validate_and_get_metrics_result")
+        for name in methods:
+            guard.watch(model, name)
+        if "data_handler" in names:
+            handler = names["data_handler"]
+            guard.watch_context(handler, "catch_stop_iteration")
+            guard.watch(handler._adapter, "on_epoch_end")
 
     def run_epoch(self, model: Any, names: dict[str, Any]) -> bool:
         """Starts the data handler's dataset anew."""
