@@ -15,6 +15,7 @@ _MODULES = (
     "batch_norm",
     "beyond",
     "early_end",
+    "examples",
     "inputs",
     "meaning",
     "places",
