@@ -152,7 +152,12 @@ class LegacyKerasBackend:
 
     def watch(self, guard: Guard, model: Any, names: dict[str, Any]) -> None:
         """Watches steps, data, metrics and validation."""
-        methods = ("train_function", "evaluate", "reset_metrics", "_validate_and_get_metrics_result")
+        methods = (
+            "train_function",
+            "evaluate",
+            "reset_metrics",
+            "_validate_and_get_metrics_result",
+        )
         for name in methods:
             guard.watch(model, name)
         if "data_handler" in names:
