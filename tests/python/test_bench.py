@@ -641,7 +641,7 @@ def test_run_with_every_framework_times_every_competitor() -> None:
         assert callback == []
     else:
         assert [verdict.subject for verdict in callback] == ["tiny", "digits"]
-        assert all(float(verdict.measured.rstrip("x")) > 0 for verdict in callback)
+        assert all(float(verdict.measured.split("x")[0]) > 0 for verdict in callback)
     assert len(result.verdicts) - len(callback) == 14
     text = report.render(result)
     assert all(label in text for label in competitors.LABELS.values())

@@ -83,13 +83,14 @@ def fit_ratio(keras: Any, swa: Callable[..., Any], epochs: int) -> Ratio:
     x = (digits.images[:half] / 16.0).astype("float32")[..., None]
     turns = Turns()
 
-    class Timer(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+    class Timer(keras.callbacks.Callback):  # type: ignore[misc]
         """Times each epoch from its beginning to the next one's, so all callbacks' ends count."""
 
         def __init__(self, which: int) -> None:
             super().__init__()
             self.which = which
             self.times: list[float] = []
+            self.begun = 0.0
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             if epoch:

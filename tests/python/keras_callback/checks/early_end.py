@@ -1,3 +1,4 @@
+# ruff: noqa: B023 - each hook runs only in the turn of the loop that made it
 """Training that ends before its last epoch: early stopping, interruptions, errors."""
 
 from __future__ import annotations
