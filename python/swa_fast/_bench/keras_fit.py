@@ -49,19 +49,21 @@ class Turns:
     def __init__(self) -> None:
         self._may_run = [threading.Event(), threading.Event()]
         self._may_run[0].set()
+        self._alone = False
 
     def wait(self, which: int) -> None:
         """Blocks until it is the turn of thread `which`."""
         self._may_run[which].wait()
 
     def hand_over(self, which: int) -> None:
-        """Ends the turn of thread `which`."""
-        self._may_run[which].clear()
-        self._may_run[1 - which].set()
+        """Ends the turn of thread `which`, unless the other has left."""
+        if not self._alone:
+            self._may_run[which].clear()
+            self._may_run[1 - which].set()
 
     def leave(self, which: int) -> None:
         """Lets the other thread run from now on without turns of this one."""
-        self._may_run[which].set()
+        self._alone = True
         self._may_run[1 - which].set()
 
 
