@@ -221,9 +221,9 @@ class AveragingCallback(Resumable):
         self._guard = guard = Guard(lambda: self._finish(interrupted=True), callbacks)
         for name in _WATCHED_HOOKS:
             guard.watch(callbacks, name)
-        backend.watch(guard, model, fit_locals(model))
-        if self.validate_with_average:
+        if self.validate_with_average:  # inside of what is watched: it gives the weights back first
             evaluate_on_averages(self, guard, model)
+        backend.watch(guard, model, fit_locals(model))
 
     def _is_statistics_epoch(self, epoch: int) -> bool:
         return (

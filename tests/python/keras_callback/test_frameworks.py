@@ -1,4 +1,4 @@
-"""Every check of `checks/`, on each Keras and backend, one process for each."""
+"""Every check of `checks/`, on each Keras and backend, one process for each target."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ CASES = [
     for name, (targets, _) in checks.CHECKS.items()
     if target in targets
 ]
-_RESULTS: dict[str, dict[str, Any]] = {}
+AT_ONCE = 2
+"""Processes that run side by side: most of their time goes into tracing, on one core."""
 
 
 def _run(target: str, directory: Path) -> dict[str, Any]:
@@ -48,12 +51,31 @@ def _run(target: str, directory: Path) -> dict[str, Any]:
     return dict(json.loads(out.read_text()))
 
 
+@pytest.fixture(scope="session")
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[dict[str, Any]]]]:
+    """The outcomes of every check of each target that this session tests, as they come in."""
+    asked = {item.callspec.params.get("target") for item in request.session.items if _is_case(item)}
+    with ThreadPoolExecutor(AT_ONCE) as processes:
+        yield {
+            target: processes.submit(_run, target, tmp_path_factory.mktemp(target))
+            for target in NEEDS
+            if target in asked and not _missing(target)
+        }
+
+
+def _is_case(item: Any) -> bool:
+    return getattr(item, "originalname", "") == "test_check" and hasattr(item, "callspec")
+
+
+def _missing(target: str) -> list[str]:
+    return [name for name in NEEDS[target] if importlib.util.find_spec(name) is None]
+
+
 @pytest.mark.parametrize(("target", "name"), CASES)
-def test_check(target: str, name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    for package in NEEDS[target]:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    if target not in _RESULTS:
-        _RESULTS[target] = _run(target, tmp_path_factory.mktemp(target))
-    failure = _RESULTS[target][name]
+def test_check(target: str, name: str, results: dict[str, Future[dict[str, Any]]]) -> None:
+    if missing := _missing(target):
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    failure = results[target].result()[name]
     assert failure is None, failure

@@ -21,6 +21,7 @@ _MODULES = (
     "places",
     "reading",
     "resume",
+    "swapped",
     "update_bn",
 )
 CHECKS: dict[str, tuple[tuple[str, ...], Callable[[Any], None]]] = {}
