@@ -47,7 +47,7 @@ class Reader:
         self._variables: list[Any] = []
         self._read: Callable[[], list[Any]] | None = None
 
-    def read(self, variables: Sequence[Any]) -> list[npt.NDArray[Any]]:
+    def read(self, variables: Sequence[Any]) -> list[Any]:
         """Returns views of the variables' memory where it is the host's, else copies.
 
         Use them before anything writes to the variables: sparse updates are written in place.
@@ -62,7 +62,7 @@ class Reader:
             self._variables, self._read = list(variables), _reading(variables)
         if self._read is not None:
             try:
-                return list(map(np.asarray, self._read()))
+                return _views(self._read())
             except Exception:  # of a private function; the public way raises what is to be known
                 self._read = None
         return list(map(np.asarray, tensors(variables)))
@@ -91,6 +91,14 @@ def _reading(variables: Sequence[Any]) -> Callable[[], list[Any]] | None:
         return list(values)
 
     return read
+
+
+def _views(on_host: list[Any]) -> list[Any]:
+    """Returns what the native call takes fastest; each keeps its tensor's memory alive."""
+    try:
+        return [memoryview(tensor) for tensor in on_host]
+    except (ValueError, BufferError):  # bfloat16 has no buffer format
+        return list(map(np.asarray, on_host))
 
 
 def _has_one_buffer(variable: Any) -> bool:

@@ -32,8 +32,11 @@ CASES = [
     for name, (targets, _) in checks.CHECKS.items()
     if target in targets
 ]
-AT_ONCE = 2
+_AT_ONCE = 2
 """Processes that run side by side: most of their time goes into tracing, on one core."""
+
+_SECONDS = 1200
+"""Most that a process may take; two minutes are usual, a machine in use by others takes longer."""
 
 
 def _run(target: str, directory: Path) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def _run(target: str, directory: Path) -> dict[str, Any]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=_SECONDS,
         cwd=directory,
     )
     assert out.exists(), run.stdout[-3000:] + run.stderr[-5000:]
@@ -56,8 +59,11 @@ def results(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[dict[str, Any]]]]:
     """The outcomes of every check of each target that this session tests, as they come in."""
-    asked = {item.callspec.params.get("target") for item in request.session.items if _is_case(item)}
-    with ThreadPoolExecutor(AT_ONCE) as processes:
+    cases: list[Any] = [item for item in request.session.items if hasattr(item, "callspec")]
+    asked = {
+        case.callspec.params.get("target") for case in cases if case.originalname == "test_check"
+    }
+    with ThreadPoolExecutor(_AT_ONCE) as processes:
         yield {
             target: processes.submit(_run, target, tmp_path_factory.mktemp(target))
             for target in NEEDS
@@ -65,14 +71,11 @@ def results(
         }
 
 
-def _is_case(item: Any) -> bool:
-    return getattr(item, "originalname", "") == "test_check" and hasattr(item, "callspec")
-
-
 def _missing(target: str) -> list[str]:
     return [name for name in NEEDS[target] if importlib.util.find_spec(name) is None]
 
 
+@pytest.mark.timeout(2 * _SECONDS + 60)
 @pytest.mark.parametrize(("target", "name"), CASES)
 def test_check(target: str, name: str, results: dict[str, Future[dict[str, Any]]]) -> None:
     if missing := _missing(target):

@@ -76,7 +76,7 @@ def variables_on_several_devices(env: Environment) -> None:
 
     from swa_fast._callback.tensorflow_variables import Reader
 
-    variables = []
+    variables: list[Any] = []
     for device in ("CPU:0", "CPU:1", "CPU:0"):
         with tf.device(device):
             variables.append(tf.Variable(tf.range(3.0) + len(variables)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import tempfile
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from .environment import Environment, assert_same_bits, raises, running_mean, we
 def _ways_to_save(env: Any, model: Any, directory: str) -> dict[str, Callable[[], Any]]:
     """What a user may call to save `model`, each into a file or directory of its own."""
     save_model = env.keras.models.save_model
-    ways = {
+    ways: dict[str, Callable[[str], Any]] = {
         "save_weights.weights.h5": lambda path: model.save_weights(path),
         "save.keras": lambda path: model.save(path),
         "save_model.keras": lambda path: save_model(model, path),
@@ -35,8 +36,7 @@ def _ways_to_save(env: Any, model: Any, directory: str) -> dict[str, Callable[[]
 
         ways["torch.pt"] = lambda path: torch.save(model.state_dict(), path)
     return {
-        name: (lambda save=save, name=name: save(str(Path(directory) / name)))
-        for name, save in ways.items()
+        name: functools.partial(save, str(Path(directory) / name)) for name, save in ways.items()
     }
 
 
