@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+import warnings
 from typing import Any
 
 from swa_fast._schedule import check_integer
@@ -103,6 +104,19 @@ def check(
     return Arguments(
         start_epoch, lr_schedule, swa_lr, swa_lr2, swa_freq, start_step, every_n_steps, decay
     )
+
+
+def warn_without_cycle(arguments: Arguments, last: int) -> None:
+    """Warns if no cycle ends by `last`, the last training epoch counted from 0."""
+    by_cycle = arguments.schedule == "cyclic" and arguments.every_n_steps is None
+    if by_cycle and arguments.first_snapshot > last:
+        warnings.warn(
+            f"no cycle ends before training does: the first would end with epoch "
+            f"{arguments.first_snapshot + 1}, the last training epoch is {last + 1}, so "
+            "no weights will be averaged",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _rate(name: str, value: Any) -> float | str:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol
 
 from .averages import Array
+from .guard import Guard
 
 
 class Backend(Protocol):
@@ -37,13 +38,8 @@ class Backend(Protocol):
     def dtype(self, variable: Any) -> str:
         """Returns the storage type of `variable`, as "float32"."""
 
-    def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
-        """Returns the values for one native call: use them at once and drop them.
-
-        Args:
-            variables: of this Keras.
-            often: this list will be read hundreds of times.
-        """
+    def read(self, variables: Sequence[Any]) -> list[Any]:
+        """Returns the values for one native call: use them at once and drop them."""
 
     def hold(self, variables: Sequence[Any]) -> list[Any]:
         """Returns the exact values, which later writes to the variables do not touch."""
@@ -86,10 +82,13 @@ class Backend(Protocol):
     def measured(self, variable: Any) -> Array:
         """Returns a moving statistic in float64, of all replicas together."""
 
-    def fit_iterators(self, names: dict[str, Any]) -> tuple[Any, ...]:
-        """Returns the objects of a running `fit`, by its local names, that iterate over epochs.
+    def watch(self, guard: Guard, model: Any, names: dict[str, Any]) -> None:
+        """Has `guard` watch all that a running `fit` calls but its callback list.
 
-        Their `catch_stop_iteration` surrounds an epoch's steps.
+        Args:
+            guard: of this `fit`.
+            model: that is trained.
+            names: local names of the `fit`; empty if it was not found.
         """
 
     def run_epoch(self, model: Any, names: dict[str, Any]) -> bool:

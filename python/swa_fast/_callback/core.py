@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
-import weakref
-from collections.abc import Iterator
 from typing import Any
 
 from swa_fast._schedule import snapshot
 
 from . import arguments as _arguments
-from . import rates as _rates
+from . import running
 from . import state as _state
 from .averages import Averages
 from .backend import Backend
 from .data import input_batches
 from .finish import finish
 from .guard import Guard, find_callback_list, fit_locals
+from .rate_driver import RateDriver
 from .resumable import Resumable
 from .statistics_pass import StatisticsPass
-from .update_bn import update_bn
-from .validation import evaluate_on_averages, swapped
+from .steps import StepCounter
+from .validation import evaluate_on_averages
 
-_RUNNING: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
-"""For each model: the callback that averages it, and the `params` dict that Keras makes anew for
-each `fit` and gives to all of its callbacks."""
+_WATCHED_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_epoch_begin", "on_epoch_end")
 
 
 class AveragingCallback(Resumable):
@@ -111,17 +106,13 @@ class AveragingCallback(Resumable):
         self.bn_data = bn_data
         self.validate_with_average = validate_with_average
         self.backup_path = backup_path
-        self.lr_record: list[float] = []
-
         self._averages = Averages(decay)
         self._epochs_done = 0
-        self._steps_done = 0
-        self._rates: _rates.Rates | None = None
+        self._steps = StepCounter(None, None, None)
+        self._rates: RateDriver | None = None
         self._resume: _state.State | None = None
-        self._start_step: int | None = None
         self._guard: Guard | None = None
         self._pass: StatisticsPass | None = None
-        self._rate_before_pass: float | None = None
         self._finished = True
         self._first_epoch = True
         # Keras looks at what a callback overrides: a batch hook costs every batch, so there is one
@@ -131,7 +122,10 @@ class AveragingCallback(Resumable):
         if lr_schedule == "cyclic" or every_n_steps is not None or start_step is not None:
             self.on_train_batch_end = self._count_batch
 
-    # Adapter ---------------------------------------------------------------------------------
+    @property
+    def lr_record(self) -> list[float]:
+        """The learning rates that were set in the last `fit`."""
+        return [] if self._rates is None else self._rates.record
 
     def _make_backend(self) -> Backend:
         raise TypeError("AveragingCallback must be mixed into a Keras callback")
@@ -143,48 +137,41 @@ class AveragingCallback(Resumable):
         if self._guard is not None:  # left behind by a fit that failed before its first epoch
             self._guard.remove()
         backend = self._backend = self._make_backend()
-        model, epochs = self.model, self.params["epochs"]
-        running = _RUNNING.get(model)
-        if running is not None and running[1] is self.params:
-            raise ValueError(
-                "only one SWA callback can average a model in one fit. Received: two of them in "
-                "callbacks"
-            )
-        asked = self._arguments
+        asked, epochs, resume = self._arguments, self.params["epochs"], self._resume
+        running.check_alone(self.model, self.params)
         if asked.start_epoch >= epochs:
             raise ValueError(
                 '"swa_start" attribute must be lower than "epochs". '
                 f"Received: start_epoch={asked.start_epoch}, epochs={epochs}"
             )
-        resume = self._resume
-        rates = self._initial_rates(resume)
+        saved = resume
+        if saved is None and self.backup_path is not None:
+            saved = next(iter(_state.backups(self.backup_path)), None)
+        saved_rates = None if saved is None else saved["rates"]
+        rates = RateDriver(backend, self.model.optimizer, asked, saved_rates)
         if self.bn_data is not None:
             input_batches(self.bn_data, self.batch_size or 32)  # raises if it never ends
 
-        _RUNNING[model] = (self, self.params)
-        self._rates, self.swa_lr = rates, asked.swa_lr if rates is None else rates.lower
-        if rates is not None and rates.upper is not None:
-            self.swa_lr2 = rates.upper
+        running.claim(self.model, self.params)
+        self._rates, self.swa_lr = rates, rates.rates.lower
+        if rates.rates.upper is not None:
+            self.swa_lr2 = rates.rates.upper
         self._epochs = epochs
         self._averages = Averages(asked.decay)
-        self._epochs_done = self._steps_done = 0
-        self._start_step = asked.start_step
+        self._epochs_done = 0
+        self._steps = StepCounter(asked.every_n_steps, asked.start_step, self.params.get("steps"))
         self._averaged_epoch = -1
-        self._steps_in_epoch: int | None = self.params.get("steps")
         if resume is not None:
             self._go_on_from(resume)
-        self._resume = None
-        self.lr_record = []
+        self._resume = self._pass = None
         self._finished, self._first_epoch = False, True
-        self._pass = self._rate_before_pass = None
 
-        if self.verbose > 0 and backend.batch_norm_layers(model) and self.bn_data is None:
+        if self.bn_data is None and backend.batch_norm_layers(self.model):
             self._say(
                 "Model uses batch normalization. SWA will require last epoch "
                 "to be a forward pass and will run with no learning rate"
             )
-        if asked.schedule == "cyclic" and asked.every_n_steps is None:
-            self._warn_without_cycle()
+        _arguments.warn_without_cycle(asked, epochs - 1 - self._is_statistics_epoch(epochs - 1))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Sets the epoch's rate, and prepares the batch-normalization epoch."""
@@ -193,66 +180,27 @@ class AveragingCallback(Resumable):
             self._begin_watching()
             self._load_backup(epoch)
         self._epoch = epoch
-        self._batches_in_epoch = 0
-        if epoch == self._arguments.start and self.verbose > 0:
+        self._steps.begin_epoch()
+        if epoch == self._arguments.start:
             self._say(f"\nEpoch {epoch + 1:05d}: starting stochastic weight averaging")
         if self._is_statistics_epoch(epoch):
             self._begin_statistics_epoch(epoch)
-            if self._arguments.schedule == "constant":
-                self.lr_record.append(0)
-        elif self._arguments.schedule == "constant":
-            assert self._rates is not None
-            rate = _rates.constant(
-                epoch, self._arguments.start, self._rates.initial, self._rates.lower
-            )
-            self._backend.set_rate(self.model.optimizer, rate)
-            self.lr_record.append(rate)
+        assert self._rates is not None
+        self._rates.begin_epoch(epoch)
 
     def _set_cyclic_rate(self, batch: int, logs: Any = None) -> None:
         """Sets the batch's rate."""
-        if self._pass is not None:
-            self.lr_record.append(0)
-            return
         assert self._rates is not None
-        start = self._arguments.start
-        steps = self._steps_in_epoch
-        if steps is None and self._epoch >= start:
-            raise ValueError(
-                "the 'cyclic' schedule must know the number of batches in an epoch before "
-                f"averaging starts. Received: data of unknown length in epoch {self._epoch + 1}, "
-                "the first of this fit; give steps_per_epoch"
-            )
-        rate = _rates.cyclic(
-            self._epoch, batch, steps or 1, start, self._arguments.period, self._rates
-        )
-        self._backend.set_rate(self.model.optimizer, rate)
-        self.lr_record.append(rate)
+        self._rates.begin_batch(self._epoch, batch, self._steps.in_epoch)
 
     def _count_batch(self, batch: int, logs: Any = None) -> None:
         """Counts batches, and averages by batch where that was asked for."""
-        # With steps_per_execution > 1 several ran; the last execution of an epoch may run fewer
-        # than Keras says.
-        end = batch + 1 if self._steps_in_epoch is None else min(batch + 1, self._steps_in_epoch)
-        first, ran = self._steps_done, end - self._batches_in_epoch
-        self._batches_in_epoch = end
-        if self._pass is not None:
-            return
-        self._steps_done += ran
-        period = self._arguments.every_n_steps
-        if period is None:
-            return
-        if self._start_step is None and self._epoch >= self._arguments.start:
-            self._start_step = self._steps_done - end
-        start = self._start_step
-        if start is not None and any(
-            snapshot(step, start, period)[0] for step in range(first, first + ran)
-        ):
+        if self._steps.count(batch, self._pass is None, self._epoch >= self._arguments.start):
             self._take_snapshot()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Averages by epoch, and backs the state up."""
-        if self._steps_in_epoch is None and self._batches_in_epoch:
-            self._steps_in_epoch = self._batches_in_epoch
+        self._steps.end_epoch()
         if self._pass is None:
             self._average_epoch()
         self._epochs_done = epoch + 1
@@ -265,45 +213,17 @@ class AveragingCallback(Resumable):
 
     # Steps -----------------------------------------------------------------------------------
 
-    def _initial_rates(self, resume: _state.State | None) -> _rates.Rates | None:
-        """Returns the rates, None if the schedule is 'manual' and needs none."""
-        optimizer, asked = self.model.optimizer, self._arguments
-        if asked.schedule != "manual" and self._backend.rate_is_driven(optimizer):
-            raise ValueError(
-                f"lr_schedule={asked.schedule!r} sets the optimizer's learning rate, which must be "
-                "a number. Received: an optimizer whose learning rate is a schedule object or a "
-                'function; give the optimizer a number, or use lr_schedule="manual" and keep it'
-            )
-        if resume is None and self.backup_path is not None:
-            resume = next(iter(_state.backups(self.backup_path)), None)
-        if resume is not None and resume["rates"] is not None:
-            initial, lower, upper = resume["rates"]
-            assert initial is not None
-            assert lower is not None
-            return _rates.Rates(initial, lower, upper)
-        initial = self._backend.rate(optimizer)
-        return _rates.resolve(asked.schedule, asked.swa_lr, asked.swa_lr2, initial)
-
     def _begin_watching(self) -> None:
         backend, model = self._backend, self.model
         callbacks = find_callback_list(backend.callback_list)
         if callbacks is None:
             return
         self._guard = guard = Guard(lambda: self._finish(interrupted=True), callbacks)
-        for name in (
-            "on_train_batch_begin",
-            "on_train_batch_end",
-            "on_epoch_begin",
-            "on_epoch_end",
-        ):
+        for name in _WATCHED_HOOKS:
             guard.watch(callbacks, name)
-        iterators = backend.fit_iterators(fit_locals(model))
-        for iterator in iterators:
-            guard.watch_context(iterator, "catch_stop_iteration")
-        guard.watch(model, "train_function")
-        guard.watch(model, "evaluate")
-        if self.validate_with_average:
+        if self.validate_with_average:  # inside of what is watched: it gives the weights back first
             evaluate_on_averages(self, guard, model)
+        backend.watch(guard, model, fit_locals(model))
 
     def _is_statistics_epoch(self, epoch: int) -> bool:
         return (
@@ -318,14 +238,10 @@ class AveragingCallback(Resumable):
         if self._averages.count:
             backend.assign(backend.weights(model), self._averages.copies())
             self._announce(epoch)
-        if self.verbose > 0:
-            self._say(f"\nEpoch {epoch + 1:05d}: reinitializing batch normalization layers")
-            self._say(
-                f"\nEpoch {epoch + 1:05d}: running forward pass to adjust batch normalization"
-            )
-        if not backend.rate_is_driven(model.optimizer):
-            self._rate_before_pass = backend.rate(model.optimizer)
-            backend.set_rate(model.optimizer, 0.0)
+        self._say(f"\nEpoch {epoch + 1:05d}: reinitializing batch normalization layers")
+        self._say(f"\nEpoch {epoch + 1:05d}: running forward pass to adjust batch normalization")
+        assert self._rates is not None
+        self._rates.hold_at_zero()
         self._begin_pass()
 
     def _begin_pass(self) -> StatisticsPass:
@@ -351,7 +267,7 @@ class AveragingCallback(Resumable):
         backend = self._backend
         variables = backend.weights(self.model)
         self._averages.take(
-            backend.read(variables, often=self._arguments.every_n_steps is not None),
+            backend.read(variables),
             lambda: [backend.label(variable) for variable in variables],
             lambda: [backend.dtype(variable) for variable in variables],
         )
@@ -367,44 +283,12 @@ class AveragingCallback(Resumable):
         if self._finished:
             return
         self._finished = True
-        names = fit_locals(self.model)
-        finish(self, names, interrupted)
+        finish(self, fit_locals(self.model), interrupted)
 
     def _announce(self, epoch: int) -> None:
-        if self.verbose > 0:
-            self._say(
-                f"\nEpoch {epoch + 1:05d}: final model weights set to stochastic weight average"
-            )
+        self._say(f"\nEpoch {epoch + 1:05d}: final model weights set to stochastic weight average")
 
     def _say(self, text: str) -> None:
         # Only called between epochs, when Keras's progress bar has ended its line.
-        print(text, flush=True)
-
-    def _warn_without_cycle(self) -> None:
-        last = self._epochs - 1
-        if self._is_statistics_epoch(last):
-            last -= 1
-        if self._arguments.first_snapshot > last:
-            warnings.warn(
-                f"no cycle ends before training does: the first would end with epoch "
-                f"{self._arguments.first_snapshot + 1}, the last training epoch is {last + 1}, so "
-                "no weights will be averaged",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    @contextlib.contextmanager
-    def averages_in_place(self) -> Iterator[None]:
-        """Evaluates what runs inside on the averages, if there are any yet."""
-        if self._pass is not None or self._finished:  # in the statistics epoch they are there
-            yield
-            return
-        self._average_epoch()  # Keras validates before it says that the epoch has ended
-        if self._averages.count == 0:
-            yield
-            return
-        backend, model = self._backend, self.model
-        with swapped(backend, model, self._averages.copies()):
-            if self.bn_data is not None:
-                update_bn(backend, model, self.bn_data, self.batch_size or 32, None, False)
-            yield
+        if self.verbose > 0:
+            print(text, flush=True)

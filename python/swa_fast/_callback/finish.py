@@ -38,9 +38,7 @@ def _clean_up(callback: Any) -> None:
     if callback._pass is not None:
         callback._pass.remove()
         callback._pass = None
-    if callback._rate_before_pass is not None:
-        callback._backend.set_rate(callback.model.optimizer, callback._rate_before_pass)
-        callback._rate_before_pass = None
+    callback._rates.release()
     if callback._guard is not None:
         callback._guard.remove()
         callback._guard = None

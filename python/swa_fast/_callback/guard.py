@@ -2,7 +2,7 @@
 
 Keras tells callbacks nothing when `fit` ends with an exception. So the objects that live only as
 long as one `fit` (its callback list, its epoch iterator) are found on the call stack, and their
-methods wrapped on the instance.
+methods wrapped on the instance, as are the model's that `fit` calls.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Guard:
         self._interrupted = interrupted
         self._alive = weakref.ref(alive)
         self._replaced: list[tuple[weakref.ref[Any], str, Any]] = []
+        self._classes: list[tuple[weakref.ref[Any], type]] = []
 
     def watch(self, owner: Any, name: str) -> None:
         """Watches the method `name` of `owner`."""
@@ -70,6 +71,18 @@ class Guard:
 
         self.replace(owner, name, watched)
 
+    def watch_iteration(self, owner: Any) -> None:
+        """Watches every step of a `for` loop over `owner`, which is its own iterator."""
+        # Python looks `__next__` up in the class, so one object alone needs a class of its own.
+        kind, reporting = type(owner), self._reporting
+
+        def step(iterator: Any) -> Any:
+            with reporting():
+                return kind.__next__(iterator)
+
+        owner.__class__ = type(kind.__name__, (kind,), {"__next__": step})
+        self._classes.append((weakref.ref(owner), kind))
+
     def replace(self, owner: Any, name: str, function: Any) -> None:
         """Puts `function` in the place of a method of this one object, until `remove`."""
         self._replaced.append((weakref.ref(owner), name, vars(owner).get(name)))
@@ -84,14 +97,19 @@ class Guard:
             elif owner is not None:
                 vars(owner).pop(name, None)
         self._replaced.clear()
+        for reference, kind in self._classes:
+            owner = reference()
+            if owner is not None:
+                owner.__class__ = kind
+        self._classes.clear()
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         try:
             yield
-        except StopIteration:
+        except (StopIteration, GeneratorExit):
             raise
-        except (KeyboardInterrupt, Exception) as error:
+        except BaseException as error:  # KeyboardInterrupt and SystemExit, too
             if type(error).__name__ != "OutOfRangeError" and self._alive() is not None:
                 self._interrupted()
             raise

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import rates as _rates
 from . import state as _state
 from .averages import Averages
+from .rate_driver import RateDriver
+from .rates import Rates
+from .steps import StepCounter
 
 
 class Resumable:
@@ -16,9 +18,8 @@ class Resumable:
     backup_path: str | os.PathLike[str] | None
     _averages: Averages
     _epochs_done: int
-    _steps_done: int
-    _start_step: int | None
-    _rates: _rates.Rates | None
+    _steps: StepCounter
+    _rates: RateDriver | None
     _resume: _state.State | None
 
     def get_state(self) -> _state.State:
@@ -31,9 +32,9 @@ class Resumable:
             averages=self._averages.copies(),
             count=self._averages.count,
             epochs=self._epochs_done,
-            steps=self._steps_done,
-            start_step=self._start_step,
-            rates=None if self._rates is None else list(self._rates),
+            steps=self._steps.done,
+            start_step=self._steps.start,
+            rates=None if self._rates is None else list(self._rates.rates),
         )
 
     def set_state(self, state: Any) -> None:
@@ -63,13 +64,10 @@ class Resumable:
 
     def _go_on_from(self, state: _state.State) -> None:
         self._averages.restore(state["averages"], state["count"])
-        self._epochs_done, self._steps_done = state["epochs"], state["steps"]
-        self._start_step = state["start_step"]
-        if state["rates"] is not None:
-            initial, lower, upper = state["rates"]
-            assert initial is not None
-            assert lower is not None
-            self._rates = _rates.Rates(initial, lower, upper)
+        self._epochs_done = state["epochs"]
+        self._steps.done, self._steps.start = state["steps"], state["start_step"]
+        if state["rates"] is not None and self._rates is not None:
+            self._rates.rates = Rates(*state["rates"])  # type: ignore[arg-type]
 
     def _load_backup(self, epoch: int) -> None:
         """Goes on from the backup made before `epoch`; the first epoch starts anew."""

@@ -8,8 +8,18 @@ from typing import Any
 
 from .backend import Backend
 from .guard import Guard
+from .update_bn import update_bn
 
-_SAVING = ("save", "save_weights", "export")
+_SAVING = (
+    "save",
+    "save_weights",
+    "export",
+    # What functions that save a model call of it: those of Keras, tf.train.Checkpoint, torch.save.
+    "save_own_variables",
+    "get_config",
+    "_trackable_children",
+    "state_dict",
+)
 
 
 def evaluate_on_averages(callback: Any, guard: Guard, model: Any) -> None:
@@ -23,10 +33,28 @@ def evaluate_on_averages(callback: Any, guard: Guard, model: Any) -> None:
         # The keyword by which fit says that the call is its own.
         if not kwargs.get("_use_cached_eval_dataset"):
             return original(*args, **kwargs)
-        with callback.averages_in_place():
+        with _averages_in_place(callback):
             return original(*args, **kwargs)
 
     guard.replace(model, "evaluate", evaluate)
+
+
+@contextlib.contextmanager
+def _averages_in_place(callback: Any) -> Iterator[None]:
+    """Evaluates what runs inside on the averages, if there are any yet."""
+    if callback._pass is not None or callback._finished:  # in the statistics epoch they are there
+        yield
+        return
+    callback._average_epoch()  # Keras validates before it says that the epoch has ended
+    averages = callback._averages
+    if averages.count == 0:
+        yield
+        return
+    backend, model, data = callback._backend, callback.model, callback.bn_data
+    with swapped(backend, model, averages.copies()):
+        if data is not None:
+            update_bn(backend, model, data, callback.batch_size or 32, None, False)
+        yield
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import swa_fast._callback.update_bn as _shared
 
-from ._callback_backend import current
+from ._callback_current import current
 
 
 def update_bn(

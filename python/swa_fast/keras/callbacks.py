@@ -5,7 +5,7 @@ from __future__ import annotations
 from swa_fast._callback.backend import Backend
 from swa_fast._callback.core import AveragingCallback
 
-from ._callback_backend import current  # first: it says what to install
+from ._callback_current import current  # first: it says what to install
 
 import keras  # isort: skip
 

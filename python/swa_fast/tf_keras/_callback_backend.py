@@ -17,11 +17,12 @@ except ImportError as error:
         name=error.name,
     ) from error
 
-from swa_fast._callback.batch_norm import Recorder
+from swa_fast._callback.common_backend import CommonBackend, innermost
+from swa_fast._callback.guard import Guard
 from swa_fast._callback.tensorflow_variables import Reader, measured, tensors
 
 
-class LegacyKerasBackend:
+class LegacyKerasBackend(CommonBackend):
     """tf_keras on TensorFlow."""
 
     callback_list: type = tf_keras.callbacks.CallbackList
@@ -33,7 +34,10 @@ class LegacyKerasBackend:
         "apply_gradients": lambda optimizer, *args, **kwargs: optimizer.iterations,
     }
 
+    _end_of_data = (StopIteration, tf.errors.OutOfRangeError)
+
     def __init__(self) -> None:
+        super().__init__()
         self._reader = Reader()
 
     def batch_norm_layers(self, model: Any) -> list[Any]:
@@ -42,14 +46,6 @@ class LegacyKerasBackend:
         kind = tf_keras.layers.BatchNormalization.__base__
         layers = {id(layer): layer for layer in model._flatten_layers()}
         return [layer for layer in layers.values() if isinstance(layer, kind)]
-
-    def weights(self, model: Any) -> list[Any]:
-        """Returns the floating-point weights."""
-        return [variable for variable in model.weights if variable.dtype.is_floating]
-
-    def state_variables(self, model: Any) -> list[Any]:
-        """Returns weights and counters alike."""
-        return list(model.variables)
 
     def label(self, variable: Any) -> str:
         """Returns the variable's name."""
@@ -63,10 +59,10 @@ class LegacyKerasBackend:
         """Keeps the variables' tensors: an assign gives a variable a new buffer."""
         return tensors([getattr(variable, "_variable", variable) for variable in variables])
 
-    def read(self, variables: Sequence[Any], often: bool) -> list[Any]:
+    def read(self, variables: Sequence[Any]) -> list[Any]:
         """Shares memory with the variables where they are on the CPU."""
         return self._reader.read(
-            [getattr(variable, "_variable", variable) for variable in variables], often
+            [getattr(variable, "_variable", variable) for variable in variables]
         )
 
     def assign(self, variables: Sequence[Any], values: Sequence[Any]) -> None:
@@ -79,14 +75,9 @@ class LegacyKerasBackend:
         rate = optimizer.learning_rate
         return float(tf.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate))
 
-    def set_rate(self, optimizer: Any, rate: float) -> None:
-        """Assigns the rate's variable."""
-        optimizer.learning_rate = rate
-
     def rate_is_driven(self, optimizer: Any) -> bool:
         """Asks the innermost optimizer of wrappers such as LossScaleOptimizer."""
-        while hasattr(optimizer, "inner_optimizer"):
-            optimizer = optimizer.inner_optimizer
+        optimizer = innermost(optimizer)
         rate = getattr(optimizer, "_learning_rate", None)
         if rate is None:
             rate = optimizer._hyper["learning_rate"] if hasattr(optimizer, "_hyper") else None
@@ -128,30 +119,24 @@ class LegacyKerasBackend:
 
         return tf.autograph.experimental.do_not_convert(chosen)  # type: ignore[no-any-return]
 
-    def record_statistics(
-        self, recorder: Recorder, step: Callable[..., Any], arguments: tuple[Any, ...], steps: int
-    ) -> Any:
-        """Runs the steps; data that ends is TensorFlow's OutOfRangeError here."""
-        result = None
-        for done in range(steps):
-            try:
-                result = step(*arguments)
-            except (StopIteration, tf.errors.OutOfRangeError):
-                if done == 0:
-                    raise
-                break
-            recorder.collect(self.measured)
-        pairs = recorder.means()
-        self.assign([variable for variable, _ in pairs], [mean for _, mean in pairs])
-        return result
-
     def measured(self, variable: Any) -> Any:
         """Averages over the replicas of a strategy."""
         return measured(variable)
 
-    def fit_iterators(self, names: dict[str, Any]) -> tuple[Any, ...]:
-        """Finds the data handler."""
-        return (names["data_handler"],) if "data_handler" in names else ()
+    def watch(self, guard: Guard, model: Any, names: dict[str, Any]) -> None:
+        """Watches steps, data, metrics and validation."""
+        methods = (
+            "train_function",
+            "evaluate",
+            "reset_metrics",
+            "_validate_and_get_metrics_result",
+        )
+        for name in methods:
+            guard.watch(model, name)
+        if "data_handler" in names:
+            handler = names["data_handler"]
+            guard.watch_context(handler, "catch_stop_iteration")
+            guard.watch(handler._adapter, "on_epoch_end")
 
     def run_epoch(self, model: Any, names: dict[str, Any]) -> bool:
         """Starts the data handler's dataset anew."""

@@ -1,4 +1,4 @@
-"""Every check of `checks/`, on each Keras and backend, one process for each."""
+"""Every check of `checks/`, on each Keras and backend, one process for each target."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,11 @@ CASES = [
     for name, (targets, _) in checks.CHECKS.items()
     if target in targets
 ]
-_RESULTS: dict[str, dict[str, Any]] = {}
+_AT_ONCE = 2
+"""Processes that run side by side: most of their time goes into tracing, on one core."""
+
+_SECONDS = 1200
+"""Most that a process may take; two minutes are usual, a machine in use by others takes longer."""
 
 
 def _run(target: str, directory: Path) -> dict[str, Any]:
@@ -41,19 +47,38 @@ def _run(target: str, directory: Path) -> dict[str, Any]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=_SECONDS,
         cwd=directory,
     )
     assert out.exists(), run.stdout[-3000:] + run.stderr[-5000:]
     return dict(json.loads(out.read_text()))
 
 
+@pytest.fixture(scope="session")
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[dict[str, Any]]]]:
+    """The outcomes of every check of each target that this session tests, as they come in."""
+    cases: list[Any] = [item for item in request.session.items if hasattr(item, "callspec")]
+    asked = {
+        case.callspec.params.get("target") for case in cases if case.originalname == "test_check"
+    }
+    with ThreadPoolExecutor(_AT_ONCE) as processes:
+        yield {
+            target: processes.submit(_run, target, tmp_path_factory.mktemp(target))
+            for target in NEEDS
+            if target in asked and not _missing(target)
+        }
+
+
+def _missing(target: str) -> list[str]:
+    return [name for name in NEEDS[target] if importlib.util.find_spec(name) is None]
+
+
+@pytest.mark.timeout(2 * _SECONDS + 60)
 @pytest.mark.parametrize(("target", "name"), CASES)
-def test_check(target: str, name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    for package in NEEDS[target]:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    if target not in _RESULTS:
-        _RESULTS[target] = _run(target, tmp_path_factory.mktemp(target))
-    failure = _RESULTS[target][name]
+def test_check(target: str, name: str, results: dict[str, Future[dict[str, Any]]]) -> None:
+    if missing := _missing(target):
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    failure = results[target].result()[name]
     assert failure is None, failure

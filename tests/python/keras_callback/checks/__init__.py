@@ -15,10 +15,13 @@ _MODULES = (
     "batch_norm",
     "beyond",
     "early_end",
+    "examples",
     "inputs",
     "meaning",
     "places",
+    "reading",
     "resume",
+    "swapped",
     "update_bn",
 )
 CHECKS: dict[str, tuple[tuple[str, ...], Callable[[Any], None]]] = {}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,86 +118,6 @@ def exponential_average(env: Environment) -> None:
     for snapshot in recorder.weights[2:]:
         exact = [0.75 * a + 0.25 * v for a, v in zip(exact, snapshot, strict=True)]
     assert_close(weights(model), exact)
-
-
-@check()
-def validation_of_the_averages(env: Environment) -> None:
-    plain_model, plain = env.dense_model(), env.recorder()
-    plain_history = env.fit(plain_model, plain, epochs=4, validation_data=(env.x, env.y)).history
-    model, recorder = env.dense_model(), env.recorder()
-    seen: list[list[np.ndarray]] = []
-    kept: list[Any] = []
-    probe = env.callback(
-        on_test_begin=lambda this, logs=None: seen.append(weights(this.model)),
-        on_test_end=lambda this, logs=None: (
-            kept.append(this.model.trainable_variables[0].numpy())
-            if env.target in TENSORFLOW
-            else None
-        ),
-    )
-    swa = env.SWA(3, validate_with_average=True)
-    history = env.fit(model, recorder, swa, probe, epochs=4, validation_data=(env.x, env.y)).history
-    # Training went on as if nobody had looked.
-    for got, want in zip(recorder.weights, plain.weights, strict=True):
-        assert_same_bits(got, want)
-    # The epoch's own snapshot is in the average that is validated.
-    assert_same_bits(seen[0], plain.weights[0])
-    assert_same_bits(seen[2], running_mean(plain.weights[2:3]))
-    assert_same_bits(seen[3], running_mean(plain.weights[2:4]))
-    losses, plain_losses = history["val_loss"], plain_history["val_loss"]
-    np.testing.assert_allclose(losses[:3], plain_losses[:3], rtol=1e-5)
-    model.set_weights(running_mean(plain.weights[2:4]))
-    np.testing.assert_allclose(losses[3], model.evaluate(env.x, env.y, verbose=0), rtol=1e-5)
-    assert abs(losses[3] - plain_losses[3]) > 1e-7
-    if kept:  # what a user read during validation was not written to afterwards
-        assert_same_bits([kept[2], kept[3]], [seen[2][0], seen[3][0]])
-
-
-@check()
-def a_checkpoint_while_swapped_is_impossible(env: Environment) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        path = str(Path(directory) / "model.weights.h5")
-        errors: list[str] = []
-
-        def save(this: Any, logs: Any = None) -> None:
-            try:
-                this.model.save_weights(path)
-            except RuntimeError as error:
-                errors.append(str(error))
-
-        probe = env.callback(on_test_begin=save)
-        model = env.dense_model()
-        checkpoint = env.keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
-        best = env.recorder()
-        swa = env.SWA(2, validate_with_average=True)
-        env.fit(model, swa, probe, checkpoint, best, epochs=4, validation_data=(env.x, env.y))
-        assert len(errors) == 3
-        assert all("validate_with_average" in error for error in errors)
-        other = env.dense_model()
-        other.load_weights(path)
-        assert_same_bits(weights(other), best.weights[-1])
-        model.save_weights(path)  # possible again
-
-
-@check()
-def validation_that_fails_gives_the_weights_back(env: Environment) -> None:
-    model = env.dense_model()
-    before: list[list[np.ndarray]] = []
-
-    def fail(this: Any, logs: Any = None) -> None:
-        if len(before) == 3:
-            raise SystemExit  # passes our guard, which only handles errors and KeyboardInterrupt
-
-    probe = env.callback(
-        on_epoch_begin=lambda this, epoch, logs=None: before.append(weights(this.model)),
-        on_test_begin=fail,
-    )
-    recorder = _batch_recorder(env)
-    swa = env.SWA(2, validate_with_average=True)
-    with raises(SystemExit, ""):
-        env.fit(model, swa, probe, recorder, epochs=5, validation_data=(env.x, env.y))
-    assert_same_bits(weights(model), recorder.weights[-1])
-    assert "save" not in vars(model)
 
 
 @check("tensorflow", "torch")

@@ -1,3 +1,4 @@
+# ruff: noqa: B023 - each hook runs only in the turn of the loop that made it
 """Training that ends before its last epoch: early stopping, interruptions, errors."""
 
 from __future__ import annotations
@@ -135,11 +136,93 @@ def interrupted_by_the_data(env: Environment) -> None:
             failed = str(error)
     assert failed is not None
     assert "the disk is gone" in failed
-    if env.target != "torch":  # there the data is read outside of everything we can watch
-        expected = running_mean(recorder.weights[1:3])
-        index = next(i for i, v in enumerate(model.weights) if tuple(v.shape) == (4, 5))
-        assert_same_bits([weights(model)[index]], [expected[index]])
-        assert any("averages" in str(w.message) for w in caught)
+    _assert_averaged(env, model, recorder.weights[1:])
+    assert any("averages" in str(w.message) for w in caught)
+
+
+@check()
+def every_way_out_of_fit(env: Environment) -> None:
+    """SystemExit, and errors of the user's data, metric and loss code, as KeyboardInterrupt."""
+    base: Any = env.keras.utils.Sequence if env.legacy else env.keras.utils.PyDataset
+
+    class Data(base):
+        """Raises once, and can be read again from then on."""
+
+        where: str | None = None
+
+        def __len__(self) -> int:
+            return 3
+
+        def _raise(self, where: str) -> None:
+            if self.where == where:
+                self.where = None
+                raise OSError("the disk was away")
+
+        def __getitem__(self, index: int) -> Any:
+            if index == 1:
+                self._raise("item")
+            return env.x[index * 8 : index * 8 + 8], env.y[index * 8 : index * 8 + 8]
+
+        def on_epoch_begin(self) -> None:
+            self._raise("epoch_begin")
+
+        def on_epoch_end(self) -> None:
+            self._raise("epoch_end")
+
+    class Metric(env.keras.metrics.MeanSquaredError):  # type: ignore[misc]
+        broken = False
+
+        def reset_state(self) -> None:
+            if Metric.broken:
+                Metric.broken = False
+                raise ArithmeticError("no number")
+            super().reset_state()
+
+    def leave(this: Any, number: int, logs: Any = None) -> None:
+        if this.armed:
+            this.armed = False
+            raise SystemExit(3)
+
+    ways: list[str] = ["item", "exit in a batch", "exit in an epoch"]
+    if env.target != "jax":  # which compiles everything anew for each
+        ways += ["epoch_end", "metric"] + ([] if env.legacy else ["epoch_begin"])
+    for way in ways:
+        data, model, recorder = Data(), env.bn_model(), env.recorder()
+        leaving = env.callback(
+            **{"on_train_batch_end" if "batch" in way else "on_epoch_end": leave}
+        )
+        leaving.armed = False
+
+        def arm(this: Any, epoch: int, logs: Any = None) -> None:
+            if epoch == 3:
+                data.where, leaving.armed, Metric.broken = way, "exit" in way, way == "metric"
+
+        arming = env.callback(on_epoch_begin=arm)
+        if way == "metric":
+            model.compile(model.optimizer, "mse", weighted_metrics=[Metric(name="metric")])
+        expected = {"item": Exception, "epoch_end": Exception, "epoch_begin": Exception}.get(
+            way, ArithmeticError if way == "metric" else SystemExit
+        )
+        model.fit(data, epochs=1, verbose=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            try:
+                model.fit(
+                    data,
+                    epochs=9,
+                    verbose=0,
+                    shuffle=False,
+                    callbacks=[recorder, arming, env.SWA(2), leaving],
+                )
+            except expected as error:
+                found = str(error)
+            else:
+                raise AssertionError(f"nothing was raised: {way}")
+        assert any(text in found for text in ("the disk was away", "no number", "3")), found
+        assert 3 <= len(recorder.weights) <= 5  # TensorFlow may fetch an epoch's data ahead
+        _assert_averaged(env, model, recorder.weights[1:])
+        env.assert_exact_statistics(model, env.batches())
+        _assert_clean(env, model)
 
 
 @check()

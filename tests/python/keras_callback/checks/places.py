@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-import swa_fast
-
 from . import TENSORFLOW, check
 from .environment import Environment, array, assert_same_bits, raises, running_mean, weights
 
@@ -193,49 +191,3 @@ def tf_data_and_generators(env: Environment) -> None:
                 **arguments,
             )
             env.assert_exact_statistics(model)
-
-
-@check(*TENSORFLOW)
-def reading_often_gives_the_same_values(env: Environment) -> None:
-    """One compiled function reads what single reads give, for each type, and follows the list."""
-    import tensorflow as tf
-
-    from swa_fast._callback.tensorflow_variables import Reader
-
-    variables = [
-        tf.Variable(tf.cast(tf.reshape(tf.range(6) + index, shape), dtype))
-        for index, (shape, dtype) in enumerate(
-            [((2, 3), "float32"), ((6,), "bfloat16"), ((3, 2), "float16"), ((6,), "float64")]
-        )
-    ]
-    variables += [tf.Variable(2.5), tf.Variable(tf.zeros((0, 3)))]
-
-    def read(reader: Reader, listed: list[Any], often: bool) -> list[Any]:
-        values = reader.read(listed, often)
-        wide = [np.zeros(tuple(value.shape), np.float64) for value in values]
-        swa_fast.copy_(wide, values)
-        return wide
-
-    def assert_read(reader: Reader, listed: list[Any], often: bool) -> None:
-        wanted = [tf.cast(variable, tf.float64).numpy() for variable in listed]
-        assert_same_bits(read(reader, listed, often), wanted)
-
-    often, seldom = Reader(), Reader()
-    for _ in range(2):
-        assert_read(often, variables, True)
-        assert_read(seldom, variables, False)
-        for variable in variables:
-            variable.assign_add(tf.ones_like(variable))
-    assert often._function is not None
-    assert seldom._function is None
-    assert_read(often, variables[::-1], True)  # another list: another function
-    assert_read(often, variables[:2], True)
-    for _ in range(205):
-        seldom.read(variables, False)
-    assert seldom._function is not None
-    assert_read(seldom, variables, False)
-
-    kept = often.read(variables[:1], True)[0]
-    before = bytes(kept)
-    variables[0].assign_add(tf.ones_like(variables[0]))
-    assert bytes(kept) == before  # a value in use is not written to

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import check
+from . import check, killed
 from .environment import Environment, array, assert_same_bits, raises, weights
 
 
@@ -61,9 +64,9 @@ def _variables(optimizer: Any) -> Any:
     return variables() if callable(variables) else variables
 
 
-@check("tensorflow", "torch", "jax")
+@check("tensorflow", "torch", "tf_keras")
 def with_backup_and_restore(env: Environment) -> None:
-    for interrupted_at in (5,) if env.target == "jax" else (1, 5):
+    for interrupted_at in (1, 5):
         whole = env.bn_model(_optimizer(env))
         env.fit(whole, _swa(env, "constant"), epochs=8)
         with tempfile.TemporaryDirectory() as directory:
@@ -88,6 +91,29 @@ def with_backup_and_restore(env: Environment) -> None:
             assert swa.get_state()["count"] == 6
             assert not path.exists()
             assert not Path(f"{path}.previous").exists()
+
+
+@check()
+def a_killed_process_goes_on_in_the_next(env: Environment) -> None:
+    """Killed inside a training epoch, or inside the batch-normalization epoch."""
+    whole = killed.model(env)
+    env.fit(whole, killed.callback(env), epochs=8)
+    for last in (5, 7) if env.target == "torch" else (5,):
+        with tempfile.TemporaryDirectory() as name:
+            run = subprocess.run(
+                [sys.executable, killed.__file__, env.target, name, str(last)],
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert run.returncode == -signal.SIGKILL, run.stderr[-3000:]
+            model, recorder = killed.model(env), env.recorder()
+            swa, backup = killed.callbacks(env, Path(name))
+            env.fit(model, recorder, backup, swa, epochs=8)
+            assert len(recorder.weights) == 8 - last
+            assert_same_bits(weights(model), weights(whole))
+            assert swa.get_state()["count"] == 3
+            assert list(Path(name).glob("swa*")) == []
 
 
 @check("tensorflow")

@@ -1,0 +1,61 @@
+"""Counting the batches of a `fit`, and which of them are averaged."""
+
+from __future__ import annotations
+
+from swa_fast._schedule import snapshot
+
+
+class StepCounter:
+    """Counts training batches over all epochs; those of the batch-normalization epoch are none.
+
+    Args:
+        period: batches from one snapshot to the next; None if none is averaged by batch.
+        start: the first batch of averaging; None for the first of the first averaging epoch.
+        in_epoch: batches in an epoch; None if Keras does not know before the first has ended.
+
+    Attributes:
+        done: batches completed.
+        start: the first batch of averaging, once it is known.
+        in_epoch: batches in an epoch, once it is known.
+    """
+
+    def __init__(self, period: int | None, start: int | None, in_epoch: int | None) -> None:
+        self.done = 0
+        self.start = start
+        self.in_epoch = in_epoch
+        self._period = period
+        self._of_this_epoch = 0
+
+    def begin_epoch(self) -> None:
+        """Must be called when an epoch begins."""
+        self._of_this_epoch = 0
+
+    def count(self, batch: int, trains: bool, averages: bool) -> bool:
+        """Counts what ran up to `batch`, and returns whether a snapshot is due now.
+
+        Args:
+            batch: the last one of an execution, in its epoch.
+            trains: False in the batch-normalization epoch.
+            averages: whether this epoch belongs to averaging.
+        """
+        # With steps_per_execution > 1 several ran; the last execution of an epoch may run fewer
+        # than Keras says.
+        end = batch + 1 if self.in_epoch is None else min(batch + 1, self.in_epoch)
+        first, ran = self.done, end - self._of_this_epoch
+        self._of_this_epoch = end
+        if not trains:
+            return False
+        self.done += ran
+        if self._period is None:
+            return False
+        if self.start is None and averages:
+            self.start = self.done - end
+        start, period = self.start, self._period
+        return start is not None and any(
+            snapshot(step, start, period)[0] for step in range(first, first + ran)
+        )
+
+    def end_epoch(self) -> None:
+        """Learns the number of batches in an epoch."""
+        if self.in_epoch is None and self._of_this_epoch:
+            self.in_epoch = self._of_this_epoch
