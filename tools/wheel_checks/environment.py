@@ -18,11 +18,11 @@ _OUTSIDE = ("PYTHONPATH", "PYTHONHOME", "SWA_FAST_ISA", "LD_LIBRARY_PATH", "LD_P
 _TIMEOUT = 600  # seconds: a hang is a failure
 
 
-def site_packages(python: str) -> str:
-    """The folder in which `python` has its packages."""
-    code = "import sysconfig; print(sysconfig.get_paths()['platlib'])"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def package_folders(python: str) -> list[str]:
+    """The folders in which `python` has its packages, in the order in which it looks."""
+    code = "import sys; print(*(p for p in sys.path if p.endswith('-packages')), sep='\\n')"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    return done.stdout.split("\n")[:-1]
 
 
 @dataclass
@@ -68,23 +68,26 @@ class Environment:
         if self.packages_from is None:
             self.install("--only-binary=:all:", *requirements)
             return
-        source, target = site_packages(self.packages_from), Path(site_packages(self.python))
+        target = Path(package_folders(self.python)[0])
         for requirement in requirements:
             name = re.split(r"[<>=!~; ]", requirement)[0]
-            found = glob.glob(f"{source}/{name}") + glob.glob(f"{source}/{name}.*")
-            found += glob.glob(f"{source}/{name}-*.dist-info")
-            if not found:
+            patterns = (name, f"{name}.*", f"{name}-*.dist-info")
+            for folder in package_folders(self.packages_from):
+                found = [path for p in patterns for path in glob.glob(f"{folder}/{p}")]
+                for path in found:
+                    (target / Path(path).name).symlink_to(path)
+                if found:
+                    break
+            else:
                 raise RuntimeError(f"{self.packages_from} has no package {name}")
-            for path in found:
-                (target / Path(path).name).symlink_to(path)
 
     def provide_all(self, *requirements: str) -> None:
         """Lets everything that `packages_from` has be imported, or downloads the requirements."""
         if self.packages_from is None:
             self.install("--only-binary=:all:", *requirements)
             return
-        target = Path(site_packages(self.python)) / "packages_from.pth"
-        target.write_text(site_packages(self.packages_from) + "\n", encoding="utf-8")
+        target = Path(package_folders(self.python)[0]) / "packages_from.pth"
+        target.write_text("\n".join(package_folders(self.packages_from)) + "\n", encoding="utf-8")
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Runs its Python from the root of the file system, so that no source tree is imported."""
