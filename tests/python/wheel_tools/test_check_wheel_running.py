@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import check_wheel
-from tools.wheels import installed_files, write_wheel
+from wheel_tools.wheels import installed_files, write_wheel
 from wheel_checks.contents import Wheel
 from wheel_checks.environment import Environment
 

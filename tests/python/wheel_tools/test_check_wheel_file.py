@@ -1,4 +1,4 @@
-"""tools/check_wheel.py on wheels as files: every check passes a good wheel and fails a doctored one."""
+"""tools/check_wheel.py on wheels as files: a good one passes, every doctored one fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import check_wheel
 from swa_fast import _core
-from tools.wheels import DIST_INFO, good_files, make_elf, make_mach_o, write_wheel
+from wheel_tools.wheels import DIST_INFO, good_files, make_elf, make_mach_o, write_wheel
 from wheel_checks.contents import Wheel, check_size, check_tag
 from wheel_checks.elf import MAGIC, read_elf
 from wheel_checks.policy import Glibc, glibc_of, too_new
