@@ -36,19 +36,16 @@ class Wheel:
         Raises:
             ValueError: the file name is not that of a wheel.
         """
-        match = re.fullmatch(
-            r"([^-]+)-([^-]+)(-\d[^-]*)?-([^-]+)-([^-]+)-([^-]+)\.whl", self.path.name
-        )
-        if match is None:
+        parts = self.path.name.removesuffix(".whl").split("-")
+        if len(parts) != 5 or not self.path.name.endswith(".whl"):
             raise ValueError(
-                f"a wheel is named NAME-VERSION-PYTHON-ABI-PLATFORM.whl: {self.path.name}"
+                f"a wheel is named NAME-VERSION-PYTHON-ABI-PLATFORM.whl. Received: {self.path.name}"
             )
-        self.version = match[2]
-        self.python_tag, self.abi_tag = match[3], match[4]
-        self.platforms = match[5].split(".")
+        name, self.version, self.python_tag, self.abi_tag, platform = parts
+        self.platforms = platform.split(".")
         with zipfile.ZipFile(self.path) as archive:
             self.files = {name: archive.read(name) for name in archive.namelist()}
-        self.dist_info = f"{match[1]}-{match[2]}.dist-info"
+        self.dist_info = f"{name}-{self.version}.dist-info"
 
     def extensions(self) -> dict[str, bytes]:
         """The binaries: extension modules and shared libraries, by name."""
@@ -130,9 +127,7 @@ def _check_elf(name: str, data: bytes, wheel: Wheel) -> list[str]:
         if "swa_fast/libgomp.so.1" not in wheel.files:
             problems.append(f"{name} needs libgomp.so.1, and swa_fast/libgomp.so.1 is missing")
         if library.search_path != ["$ORIGIN"]:
-            problems.append(
-                f"{name} looks for libgomp.so.1 in {library.search_path}, not beside it"
-            )
+            problems.append(f"{name} looks for libgomp.so.1 in {library.search_path}, not $ORIGIN")
     if "libgomp" in name and (name, library.soname) != ("swa_fast/libgomp.so.1", "libgomp.so.1"):
         problems.append(
             f"{name} has the soname {library.soname!r}: under any name but libgomp.so.1 it is a "

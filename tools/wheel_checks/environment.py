@@ -94,7 +94,7 @@ class Environment:
         clean = {k: v for k, v in os.environ.items() if k not in _OUTSIDE}
         return subprocess.run(
             [self.python, *arguments],
-            env={**clean, "OMP_NUM_THREADS": "2", "TF_CPP_MIN_LOG_LEVEL": "2", **variables},
+            env={**clean, "OMP_NUM_THREADS": "2", "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
             cwd="/",
             capture_output=True,
             text=True,

@@ -121,19 +121,24 @@ def openmp_runtimes() -> list[str]:
     """The files of OpenMP runtimes that the process has mapped, by whatever name."""
     with open("/proc/self/maps", encoding="utf-8") as maps:
         files = {line.split(maxsplit=5)[5].strip() for line in maps if line.count("/")}
-    return sorted(
-        f for f in files if any(n in f.split("/")[-1] for n in ("gomp", "iomp", "libomp"))
-    )
+    names = ("gomp", "iomp", "libomp")
+    return sorted(f for f in files if any(name in f.split("/")[-1] for name in names))
 
 
 def check_one_runtime(swa_fast: Any) -> str:
-    """One OpenMP runtime, whoever came first."""
+    """One OpenMP runtime for swa_fast and torch, whoever came first.
+
+    Another package may have renamed a copy for itself, in a folder of its own: scikit-learn does,
+    which TensorFlow's Keras imports where it is installed. Those are named, and not counted.
+    """
     if swa_fast.build_info()["openmp"] == "none":
         require(sys.platform != "linux", "this build for Linux has no OpenMP")
         return "no OpenMP"
-    runtimes = openmp_runtimes()
-    require(len(runtimes) == 1, f"not one OpenMP runtime in the process: {runtimes}")
-    return "/".join(runtimes[0].split("/")[-3:])
+    every = openmp_runtimes()
+    private = [f for f in every if f.split("/")[-2].endswith(".libs") and "swa_fast" not in f]
+    shared = [f for f in every if f not in private]
+    require(len(shared) == 1, f"not one OpenMP runtime in the process: {every}")
+    return " beside ".join("/".join(f.split("/")[-3:]) for f in shared + private)
 
 
 def check_torch(swa_fast: Any, torch: Any) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import check_wheel
-from wheel_tools.wheels import installed_files, write_wheel
 from wheel_checks.contents import Wheel
 from wheel_checks.environment import Environment
+from wheel_tools.wheels import installed_files, write_wheel
 
 INIT = "swa_fast/__init__.py"
 

@@ -70,7 +70,7 @@ def good_files(tag: str) -> dict[str, bytes]:
         ["libgomp.so.1", "libstdc++.so.6", "libc.so.6", "ld-linux-x86-64.so.2"],
         {
             "libgomp.so.1": ["GOMP_4.0"],
-            "libstdc++.so.6": ["GLIBCXX_3.4.21", "CXXABI_1.3.9"],
+            "libstdc++.so.6": ["GLIBCXX_3.4.19", "CXXABI_1.3.7"],
             "libc.so.6": ["GLIBC_2.2.5", "GLIBC_2.17"],
         },
         runpath="$ORIGIN",
