@@ -7,6 +7,7 @@ import doctest
 import importlib.metadata
 import importlib.resources
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,12 @@ def test_typed_and_licensed() -> None:
     assert any(f.name == "LICENSE" for f in files)
 
 
+def is_editable() -> bool:
+    text = importlib.metadata.distribution("swa-fast").read_text("direct_url.json")
+    return bool(json.loads(text or "{}").get("dir_info", {}).get("editable"))
+
+
+@pytest.mark.skipif(is_editable(), reason="an editable installation is the source tree")
 def test_installed_and_not_the_source_tree() -> None:
     sources = Path(__file__).parents[2] / "python"
     assert not Path(swa_fast.__file__).is_relative_to(sources)
