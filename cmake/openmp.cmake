@@ -12,6 +12,10 @@ if(NOT SWA_FAST_OPENMP STREQUAL "OFF")
   endif()
 endif()
 
+if(SWA_FAST_BUNDLE_LIBGOMP AND NOT OpenMP_CXX_FOUND)
+  message(FATAL_ERROR "SWA_FAST_BUNDLE_LIBGOMP is ON, but there is no OpenMP in this build")
+endif()
+
 function(swa_fast_add_openmp target)
   if(OpenMP_CXX_FOUND)
     target_link_libraries(${target} PUBLIC OpenMP::OpenMP_CXX)
@@ -31,9 +35,6 @@ endfunction()
 # Puts libgomp.so.1 beside the extension, under the name that other packages know it by, so that a
 # process with torch in it has one OpenMP runtime and one pool of threads, whichever came first.
 function(swa_fast_install_libgomp target)
-  if(NOT OpenMP_CXX_FOUND)
-    message(FATAL_ERROR "SWA_FAST_BUNDLE_LIBGOMP is ON, but there is no OpenMP in this build")
-  endif()
   set(library ${SWA_FAST_LIBGOMP})
   if(NOT library)
     execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libgomp.so.1
