@@ -8,9 +8,7 @@ has no git in it, so `build_sdist` writes the commit to the file COMMIT, which C
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from scikit_build_core import build as _backend
 from scikit_build_core.build import (
@@ -52,7 +50,9 @@ def _described() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def build_sdist(sdist_directory: str, config_settings: Mapping[str, Any] | None = None) -> str:
+def build_sdist(
+    sdist_directory: str, config_settings: dict[str, list[str] | str] | None = None
+) -> str:
     """Builds the sdist with the file COMMIT in it, which is removed again from a checkout.
 
     Args:

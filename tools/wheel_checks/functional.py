@@ -29,7 +29,7 @@ def require(condition: bool, what: str) -> None:
 
 def same_bits(a: Any, b: Any) -> bool:
     """Equal arrays, to the bit."""
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
 def mean(average: Any, value: Any, count: int) -> Any:

@@ -16,7 +16,7 @@ from swa_fast import _core
 from wheel_checks.contents import Wheel, check_size, check_tag
 from wheel_checks.elf import MAGIC, read_elf
 from wheel_checks.policy import Glibc, glibc_of, too_new
-from wheel_tools.wheels import DIST_INFO, good_files, make_elf, make_mach_o, write_wheel
+from wheel_files import DIST_INFO, good_files, make_elf, make_mach_o, write_wheel
 
 Files = dict[str, bytes]
 TAG = "cp311-cp311-manylinux_2_28_x86_64"

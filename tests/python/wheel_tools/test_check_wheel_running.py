@@ -12,7 +12,7 @@ import check_wheel
 import swa_fast
 from wheel_checks.contents import Wheel
 from wheel_checks.environment import Environment
-from wheel_tools.wheels import installed_files, write_wheel
+from wheel_files import installed_files, write_wheel
 
 pytestmark = pytest.mark.skipif(
     f"swa_fast/{Path(swa_fast.__file__).name}" not in installed_files()[1],
