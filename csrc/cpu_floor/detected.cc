@@ -26,7 +26,8 @@ unsigned saved_registers() {
   return eax;
 }
 
-bool has(unsigned leaf, unsigned subleaf, Register which, int bit, unsigned saved, unsigned needed) {
+bool has(unsigned leaf, unsigned subleaf, Register which, int bit, unsigned saved,
+         unsigned needed) {
   unsigned registers[4] = {0, 0, 0, 0};
   if (__get_cpuid_count(leaf, subleaf, &registers[kEax], &registers[kEbx], &registers[kEcx],
                         &registers[kEdx]) == 0) {

@@ -1,6 +1,7 @@
-// The Python module swa_fast._cpu_floor: importing it raises ImportError on a CPU that could not run
-// swa_fast._core. A module of its own, because the constructors of _core run before any check in it
-// could; compiled, like detected.cc, for the architecture's first model, and without a C++ library.
+// The Python module swa_fast._cpu_floor: importing it raises ImportError on a CPU that could not
+// run swa_fast._core. A module of its own, because the constructors of _core run before any check
+// in it could; compiled, like detected.cc, for the architecture's first model, and without a C++
+// library.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 

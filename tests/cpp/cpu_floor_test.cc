@@ -36,8 +36,8 @@ TEST(this_machine_has_what_this_build_needs) {
 
 TEST(flags_become_features) {
   const std::set<std::string> names = names_of(swa_fast::cpu_floor_newer::kRequired);
-  const std::set<std::string> v3 = {"sse3", "ssse3", "fma",  "cx16", "sse4.1", "sse4.2", "movbe",
-                                    "popcnt", "avx", "f16c", "bmi",  "avx2",   "bmi2",   "lzcnt"};
+  const std::set<std::string> v3 = {"sse3",   "ssse3", "fma",  "cx16", "sse4.1", "sse4.2", "movbe",
+                                    "popcnt", "avx",   "f16c", "bmi",  "avx2",   "bmi2",   "lzcnt"};
   CHECK(names == v3);
 }
 
