@@ -5,7 +5,7 @@ namespace swa_fast::cpu_floor {
 namespace {
 
 // A macro that is not defined expands to its own name; one that is, to a number or to nothing.
-constexpr bool is_name(const char* expansion) { return *expansion == '_'; }
+[[maybe_unused]] constexpr bool is_name(const char* expansion) { return *expansion == '_'; }
 #define SWA_FAST_EXPANSION_(macro) #macro
 #define SWA_FAST_EXPANSION(macro) SWA_FAST_EXPANSION_(macro)
 
