@@ -23,11 +23,11 @@ constexpr int64_t kMinBytesPerThread = 1024 * 1024;
 
 std::atomic<int> requested_threads{0};
 
+#if defined(_OPENMP)
 // libgomp's threads do not exist in a forked child, but its records of them do: a parallel region
 // of more than one thread there waits for ever.
 std::atomic<bool> in_forked_child{false};
 
-#if defined(_OPENMP)
 const int fork_handler_registered = pthread_atfork(
     nullptr, nullptr, [] { in_forked_child.store(true, std::memory_order_relaxed); });
 #endif

@@ -14,6 +14,7 @@ Example:
     array([2., 2., 2.], dtype=float32)
 """
 
+from swa_fast import _cpu_floor as _cpu_floor  # first: refuses a CPU that cannot run the rest
 from swa_fast._core import (
     __version__,
     build_info,

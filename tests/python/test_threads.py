@@ -15,6 +15,9 @@ import pytest
 import swa_fast
 from reference import assert_same_bits, running_mean
 
+needs_openmp = pytest.mark.skipif(
+    swa_fast.build_info()["openmp"] == "none", reason="built without OpenMP: one thread"
+)
 LARGE = 3_000_000  # elements: far above the size at which a call goes parallel
 
 
@@ -47,6 +50,7 @@ def test_the_number_of_threads_does_not_change_a_bit() -> None:
     swa_fast.set_num_threads(None)
 
 
+@needs_openmp
 def test_set_num_threads() -> None:
     default = swa_fast.get_num_threads()
     try:
@@ -65,6 +69,7 @@ def test_set_num_threads() -> None:
             swa_fast.set_num_threads(wrong)  # type: ignore[arg-type]
 
 
+@needs_openmp
 def test_environment() -> None:
     code = "import swa_fast; print(swa_fast.get_num_threads())"
     assert run_python(code, OMP_NUM_THREADS="3") == "3"
@@ -73,6 +78,13 @@ def test_environment() -> None:
     if hasattr(os, "sched_setaffinity"):
         pinned = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);" + code
         assert run_python(pinned) == "1"
+
+
+@pytest.mark.skipif(swa_fast.build_info()["openmp"] != "none", reason="built with OpenMP")
+def test_without_openmp_there_is_one_thread() -> None:
+    swa_fast.set_num_threads(4)
+    assert swa_fast.get_num_threads() == 1
+    swa_fast.set_num_threads(None)
 
 
 def test_two_threads_at_once_on_disjoint_lists() -> None:

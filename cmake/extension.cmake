@@ -1,0 +1,52 @@
+# The Python modules: swa_fast._core, and swa_fast._cpu_floor, which is imported before it.
+
+string(JOIN " " SWA_FAST_FLAGS ${swa_fast_flags} ${CMAKE_CXX_FLAGS})  # the user's are in the latter
+set(SWA_FAST_COMPILER "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
+configure_file(csrc/build_config.h.in generated/build_config.h @ONLY)
+
+find_package(Python COMPONENTS Interpreter Development.Module)
+if(NOT Python_Development.Module_FOUND)
+  message(FATAL_ERROR
+    "swa-fast needs the headers of Python ${Python_VERSION}, and Python.h was not found: install "
+    "them (Debian, Ubuntu: apt-get install python3-dev; Fedora: dnf install python3-devel). "
+    "${swa_fast_why_from_source}.")
+endif()
+find_package(pybind11 3 CONFIG REQUIRED)
+
+pybind11_add_module(_core MODULE
+  csrc/bindings.cc
+  csrc/build_info.cc
+  csrc/dlpack_capsule.cc
+  csrc/dlpack_import.cc
+  csrc/dlpack_numpy.cc
+  csrc/dlpack_pybuffer.cc
+  csrc/dlpack_route.cc
+  csrc/dlpack_stream.cc
+  csrc/dlpack_torch.cc)
+target_include_directories(_core PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/generated)
+target_link_libraries(_core PRIVATE swa_fast_core)
+if(SWA_FAST_BUNDLE_LIBGOMP)
+  swa_fast_install_libgomp(_core)
+endif()
+
+# Whatever the flags of the rest, these two files run on the architecture's first model: they are
+# what tells an older CPU that the rest would not.
+set(first_model_flags "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  set(first_model_flags -march=x86-64 -mno-sse3 -mno-avx -mno-bmi -mno-bmi2 -mno-popcnt -mno-lzcnt
+                        -mno-movbe -mno-adx)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64)$")
+  set(first_model_flags -march=armv8-a)
+endif()
+set_source_files_properties(csrc/cpu_floor/detected.cc csrc/cpu_floor/module.cc PROPERTIES
+  COMPILE_OPTIONS "${first_model_flags};-fno-exceptions;-fno-rtti")
+Python_add_library(_cpu_floor MODULE WITH_SOABI
+  csrc/cpu_floor/detected.cc
+  csrc/cpu_floor/module.cc
+  csrc/cpu_floor/required.cc)
+target_include_directories(_cpu_floor PRIVATE csrc)
+if(NOT APPLE)
+  target_link_options(_cpu_floor PRIVATE -Wl,--as-needed)  # needs the C library alone
+endif()
+
+install(TARGETS _core _cpu_floor DESTINATION swa_fast)

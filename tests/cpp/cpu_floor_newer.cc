@@ -1,0 +1,11 @@
+// csrc/cpu_floor/required.cc, compiled for a newer CPU under another name. Holds no code.
+#include "cpu_floor/features.h"
+
+namespace swa_fast::cpu_floor_newer {
+using cpu_floor::Features;
+extern const Features kRequired;
+}  // namespace swa_fast::cpu_floor_newer
+
+#define cpu_floor cpu_floor_newer
+#include "../../csrc/cpu_floor/required.cc"
+#undef cpu_floor

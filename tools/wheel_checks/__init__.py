@@ -1,0 +1,1 @@
+"""What tools/check_wheel.py verifies, one module per kind of check; standard library only."""
