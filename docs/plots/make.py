@@ -8,12 +8,14 @@ needs. The numbers depend on the machine's rounding only; the seeds are fixed.
 
 from __future__ import annotations
 
+import architecture
 import averaging
 import batch_norm
 import benchmarks
 import low_precision
 
 if __name__ == "__main__":
+    architecture.main()
     benchmarks.main()
     averaging.main([])
     batch_norm.main([])

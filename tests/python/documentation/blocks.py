@@ -5,7 +5,8 @@ The info string of a fenced block says what a test does with it:
 - `python`: runs, after the blocks before it on its page, in the same namespace.
 - `python raises`: the same, and must end in an exception.
 - `python gpu`: the same where torch has a CUDA device; elsewhere it is compiled and skipped by name.
-- `python torchrun`: a program of its own, run by torchrun in two processes.
+- `python program`: a program of its own, run in a process of its own.
+- `python torchrun`: the same, run by torchrun in two processes.
 - `bash`: its commands are checked, and run where that is quick and harmless; see `commands.py`.
 - `text`: what the block before it printed, or the exception it raised, word for word.
 - `{name}`: a directive of the site, checked by the site's build.
@@ -23,7 +24,15 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-KINDS = ("python", "python raises", "python gpu", "python torchrun", "bash", "text")
+KINDS = (
+    "python",
+    "python raises",
+    "python gpu",
+    "python program",
+    "python torchrun",
+    "bash",
+    "text",
+)
 DIRECTIVES = ("{eval-rst}", "{toctree}")
 
 

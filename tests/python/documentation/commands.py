@@ -7,6 +7,7 @@ pyproject.toml, the files of the repository.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -66,7 +67,14 @@ def _is_in_source(name: str) -> bool:
 def _swa_fast(arguments: list[str], page: str) -> str:
     if "--help" in arguments or arguments in (["info"], ["info", "--json"], ["--version"]):
         command = [sys.executable, "-m", "swa_fast._cli", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command,
+            env={**os.environ, "COLUMNS": "80"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
     options = _cli._parser().parse_args(arguments)

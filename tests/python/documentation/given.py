@@ -9,11 +9,10 @@ _KERAS = """
 import keras
 import numpy as np
 keras.utils.set_random_seed(0)
-x = np.random.normal(size=(64, 4)).astype("float32")
-y = np.random.normal(size=(64, 1)).astype("float32")
-model = keras.Sequential(
-    [keras.Input((4,)), keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
-)
+x = np.random.normal(size=(352, 4)).astype("float32")
+y = np.random.normal(size=(352, 1)).astype("float32")
+layers = [keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+model = keras.Sequential([keras.Input((4,)), *layers])
 model.compile(keras.optimizers.SGD(0.1), "mse")
 _fit = model.fit
 model.fit = lambda *arguments, **settings: _fit(*arguments, **{"verbose": 0, **settings})

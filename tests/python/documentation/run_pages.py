@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from documentation.blocks import ROOT
 from documentation.given import GIVEN
 
 
@@ -33,7 +34,8 @@ def run_page(blocks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         code = "\n" * (block["line"] - 1) + block["code"]
         try:
             with contextlib.redirect_stdout(out):
-                exec(compile(code, page, "exec"), names)
+                # The page's own path: who asks for the source of a function (AutoGraph) finds it.
+                exec(compile(code, str(ROOT / page), "exec"), names)
         except Exception as caught:
             error, trace = f"{type(caught).__name__}: {caught}", traceback.format_exc()
         results[f"{page}:{block['line']}"] = {

@@ -112,14 +112,17 @@ def test_python_on_a_gpu(block: Block) -> None:
     exec(compile(block.code, block.name, "exec"), names)
 
 
-@named(of_kind("python torchrun"))
-def test_two_processes(block: Block, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-        pytest.skip("torch was built without distributed gloo")
+@named(of_kind("python program") + of_kind("python torchrun"))
+def test_program(block: Block, tmp_path: Path) -> None:
+    require_framework(block)
+    command = [sys.executable]
+    if block.kind == "python torchrun":
+        torch = pytest.importorskip("torch")
+        if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+            pytest.skip("torch was built without distributed gloo")
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     program = tmp_path / "train.py"
     program.write_text(block.code, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*command, str(program)],
         cwd=tmp_path,
@@ -151,7 +154,7 @@ def test_text_is_what_the_block_before_it_said(block: Block) -> None:
     page = BLOCKS[block.page]
     before = page[page.index(block) - 1]
     assert page.index(block) > 0
-    if before.kind == "bash" or before.kind == "python torchrun":
+    if before.kind in ("bash", "python program", "python torchrun"):
         return  # compared where it is run
     assert before.runs_in_order, f"a text block follows what printed it, not {before.kind!r}"
     require_framework(before)
