@@ -1,4 +1,4 @@
-"""How Sphinx builds this folder: `sphinx-build -n -W --keep-going docs site`.
+"""How Sphinx builds this folder: `sphinx-build -n -W --keep-going docs build/site`.
 
 The pages are Markdown, so that they read as well on GitHub; the reference is made from the
 docstrings of the installed package. Nothing is fetched from the network.
@@ -19,6 +19,8 @@ nitpick_ignore_regex = [("py:.*", r"(torch|keras|tf_keras|np|os|optional|collect
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 
+# `name` in a docstring is code.
+default_role = "code"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True

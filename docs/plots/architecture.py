@@ -1,6 +1,6 @@
 """The picture of docs/architecture.md: the layers as boxes. Nothing is measured here.
 
-    python docs/plots/architecture.py
+Run it with `python docs/plots/architecture.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LAYERS = (
     ("Binding", "bindings.cc: arguments in, exceptions out", 1),
     ("Importing", "dlpack_*: Python objects to buffers", 1),
     ("Plan", "multi_tensor.*: check the whole call, choose a kernel for every pair", 2),
-    ("Kernels", "cpu/*: AVX-512, AVX2, NEON, baseline; threads. cuda/*: one launch", 2),
+    ("Kernels", "cpu/*: baseline, AVX2, AVX-512; threads. cuda/*: one launch", 2),
 )
 """Name, contents, and what the layer may know: 0 a framework, 1 Python's C API, 2 neither."""
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from style import ACCENT, DOCS, GOLD, OURS, QUIET, THEIRS, figure, fill, table
+import style
+from style import ACCENT, GOLD, OURS, QUIET, THEIRS, figure, fill, table
 
 import swa_fast
 
@@ -110,7 +111,7 @@ def annealed(rate: float, epochs: int) -> list[float]:
 
 
 def one_seed(net: Any, seed: int, epochs: int) -> dict[str, Any]:
-    """Return the errors that one seed gives: curves by epoch, and by period and decay at the end."""
+    """Return the errors that one seed gives: curves by epoch, and the end by period and decay."""
     half = epochs // 2
     steps = 57
     swa = Average(steps * (half + 1) - 1, steps)
@@ -256,7 +257,7 @@ def draw_rates(rates: dict[float, Any]) -> None:
 
 def write_tables(runs: list[dict[str, Any]], rates: dict[float, Any], epochs: int) -> None:
     """Write the numbers behind the plots into docs/averaging.md."""
-    page = DOCS / "averaging.md"
+    page = style.DOCS / "averaging.md"
     finals = {
         key: [run["curves"][key][-1] for run in runs] for key in ("last", "annealed", "ema", "swa")
     }

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import style
 import torch
 from averaging import mean_and_error, plus_minus
-from style import ACCENT, DOCS, OURS, THEIRS, figure, fill, table
+from style import ACCENT, OURS, THEIRS, figure, fill, table
 
 from swa_fast.torch import SWALR, AveragedModel, update_bn
 
@@ -91,7 +92,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         colours = dict(zip(NAMES, (THEIRS, ACCENT, ACCENT, OURS), strict=True))
         for row, (key, numbers) in enumerate(columns.items()):
             ax.plot(
-                numbers, np.full(len(numbers), row), "o", color=colours[key], alpha=0.35, ms=4, mew=0
+                numbers,
+                np.full(len(numbers), row),
+                "o",
+                color=colours[key],
+                alpha=0.35,
+                ms=4,
+                mew=0,
             )
             ax.plot(numbers.mean(), row, "|", color=colours[key], ms=22, mew=2)
         ax.set_yticks(range(len(NAMES)), list(NAMES.values()))
@@ -104,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ax.grid(axis="y", visible=False)
         ax.set_xlabel(f"test error, % ({len(runs)} seeds; bar: mean)")
     rows = [[NAMES[key], plus_minus(*mean_and_error(numbers))] for key, numbers in columns.items()]
-    fill(DOCS / "averaging.md", "batch_norm", table(["", "test error, %"], rows))
+    fill(style.DOCS / "averaging.md", "batch_norm", table(["", "test error, %"], rows))
 
 
 if __name__ == "__main__":

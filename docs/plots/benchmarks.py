@@ -114,8 +114,8 @@ def _times(result: results.Result) -> str:
         for model in result.models
     ]
     return (
-        "Median time of one update of the whole list. \"of flat\": share of the throughput on one "
-        "flat buffer. \"x\": how many times as long as the fused call on the same tensors, the "
+        'Median time of one update of the whole list. "of flat": share of the throughput on one '
+        'flat buffer. "x": how many times as long as the fused call on the same tensors, the '
         "median over the rounds.\n\n" + table(["", *names], rows)
     )
 

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import style
 import torch
 from averaging import example
-from style import ACCENT, DOCS, OURS, THEIRS, figure, fill, table
+from style import ACCENT, OURS, THEIRS, figure, fill, table
 
 from swa_fast.torch import AveragedModel, WeightAverager
 
@@ -104,13 +105,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     errors, paths, marks = run(options.steps)
     with figure("bfloat16-stall", 7.6, 3.2, columns=2) as (left, right):
         left.plot(marks, paths["weight"], color="#d8dde2", linewidth=1, label="the weight itself")
-        left.plot(marks, paths["float64"], color="black", linewidth=3, alpha=0.35, label="mean, float64")
+        left.plot(marks, paths["float64"], color="black", linewidth=3, alpha=0.35, label="float64")
         left.plot(marks, paths["float32"], color=OURS, linewidth=1.4, label="swa_fast, float32")
         left.plot(marks, paths["torch"], color=ACCENT, linewidth=1.4, label="torch, bfloat16")
         left.set_title("The average of one weight")
         right.plot(marks, errors["torch"], color=ACCENT, label="torch, bfloat16")
         right.plot(
-            marks, errors["rounded"], color=THEIRS, linestyle="--", label="swa_fast, shown in bfloat16"
+            marks,
+            errors["rounded"],
+            color=THEIRS,
+            linestyle="--",
+            label="swa_fast, rounded",
         )
         right.plot(marks, errors["float32"], color=OURS, label="swa_fast, float32")
         right.set_yscale("log")
@@ -133,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "swa_fast, rounded into the bfloat16 model",
         "swa_fast, the float32 averages",
     ]
-    fill(DOCS / "numerics.md", "bfloat16", table(headers, rows))
+    fill(style.DOCS / "numerics.md", "bfloat16", table(headers, rows))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The info string of a fenced block says what a test does with it:
 
 - `python`: runs, after the blocks before it on its page, in the same namespace.
 - `python raises`: the same, and must end in an exception.
-- `python gpu`: the same where torch has a CUDA device; elsewhere it is compiled and skipped by name.
+- `python gpu`: runs where torch has a CUDA device; elsewhere it is compiled and skipped by name.
 - `python program`: a program of its own, run in a process of its own.
 - `python torchrun`: the same, run by torchrun in two processes.
 - `bash`: its commands are checked, and run where that is quick and harmless; see `commands.py`.

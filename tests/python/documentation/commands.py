@@ -7,6 +7,7 @@ pyproject.toml, the files of the repository.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -112,11 +113,11 @@ def _require_requirement(word: str, project: dict[str, Any]) -> None:
 
 
 def _project() -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    # Python 3.10 has no tomllib; there pytest brings tomli.
+    name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project: dict[str, Any] = importlib.import_module(name).loads(text)
+    return project
 
 
 def _python(arguments: list[str], page: str) -> None:
