@@ -1,8 +1,8 @@
 """Whether the commands of a `bash` block are right: programs, options, extras, paths.
 
-`run_or_check` runs what is quick and harmless (`swa-fast info`, `swa-fast --version`, `--help`) and
-checks the rest against the source that it would meet: the parser of `swa-fast`, the extras of
-pyproject.toml, the files of the repository.
+`run_or_check` runs what is quick and harmless (`swa-fast info`, `--version` and `--help`,
+`python -c`) and checks the rest against the source that it would meet: the parser of `swa-fast`, the
+extras of pyproject.toml, the files of the repository.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ from swa_fast._bench import workloads
 _ASSIGNMENT = re.compile(r"([A-Z_][A-Z0-9_]*)=(.*)")
 _VARIABLES = ("KERAS_BACKEND", "TF_USE_LEGACY_KERAS", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 _REQUIREMENT = re.compile(r"(swa-fast|\.)?(?:\[([\w,]+)\])?(?:([\w-]+)==([\w.]+))?")
+
+
+_FOREIGN = ("apt-get", "cd", "git", "ldd", "nvidia-smi", "rm")
+"""Programs that are not ours, of which nothing is checked."""
+
+_PIP_OPTIONS = ("-e", "-q", "-v", "--no-binary", "--no-build-isolation", "--only-binary")
 
 
 def commands(code: str) -> list[list[str]]:
@@ -50,12 +56,20 @@ def run_or_check(command: list[str], page: str) -> str:
     Raises:
         AssertionError: it is wrong, or not known here.
     """
-    while found := _ASSIGNMENT.fullmatch(command[0]):
+    if command[0] == "export":
+        command = command[1:]
+    while command and (found := _ASSIGNMENT.fullmatch(command[0])):
         name = found[1]
         known = name in _VARIABLES or (name.startswith("SWA_FAST_") and _is_in_source(name))
         assert known, f"{name} is no variable that anything here reads"
         command = command[1:]
+    if not command:
+        return ""
     program, arguments = Path(command[0]).name, command[1:]
+    if (ROOT / command[0]).is_file():
+        return _script(command)
+    if program in _FOREIGN:
+        return ""
     assert program in _PROGRAMS, f"no check for the program {program!r} of {shlex.join(command)!r}"
     return _PROGRAMS[program](arguments, page) or ""
 
@@ -92,7 +106,10 @@ def _pip(arguments: list[str], page: str) -> None:
             group = next(words)
             assert group in project["dependency-groups"], f"no dependency group {group!r}"
         elif word.startswith("-"):
-            assert word in ("-q", "-e", "--upgrade", "--no-build-isolation"), f"pip install {word}?"
+            known = any(word == option or word.startswith(f"{option}=") for option in _PIP_OPTIONS)
+            assert known or word.startswith("-C"), f"pip install {word}?"
+        elif word.endswith(".whl"):
+            pass
         else:
             _require_requirement(word, project)
 
@@ -120,11 +137,17 @@ def _project() -> dict[str, Any]:
     return project
 
 
-def _python(arguments: list[str], page: str) -> None:
+def _python(arguments: list[str], page: str) -> str | None:
     if arguments[:2] == ["-m", "pip"]:
-        return _pip(arguments[2:], page)
+        _pip(arguments[2:], page)
+        return None
+    if arguments[0] == "-c":
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
     if arguments[0] == "-m":
-        assert arguments[1] in ("pytest", "venv", "sphinx"), f"python -m {arguments[1]}?"
+        assert arguments[1] in ("build", "pytest", "venv", "sphinx"), f"python -m {arguments[1]}?"
         if arguments[1] == "pytest":
             _require_paths(arguments[2:])
         return None
@@ -145,8 +168,14 @@ def _sphinx(arguments: list[str], page: str) -> None:
     assert (ROOT / sources[-2] / "conf.py").is_file(), f"no conf.py in {sources[-2]}"
 
 
-def _script(arguments: list[str], page: str) -> None:
-    assert (ROOT / "tests/gpu/run.sh").is_file()
+def _script(command: list[str]) -> str:
+    path = ROOT / command[0]
+    assert os.access(path, os.X_OK), f"{command[0]} cannot be executed"
+    source = path.read_text(encoding="utf-8")
+    for option in command[1:]:
+        name = option.split("=")[0]
+        assert not option.startswith("-") or name in source, f"{command[0]} {option}?"
+    return ""
 
 
 def _require_paths(words: list[str]) -> None:
@@ -168,5 +197,4 @@ _PROGRAMS: dict[str, Callable[[list[str], str], str | None]] = {
     "python3": _python,
     "torchrun": _torchrun,
     "sphinx-build": _sphinx,
-    "run.sh": _script,
 }

@@ -210,6 +210,10 @@ def test_every_kind_of_block_is_found() -> None:
         "python examples/digits_numpy.py --no-such-option",
         "python -m pytest tests/no_such.py",
         "no-such-program",
+        "python -c 'import no_such_module'",
+        "tests/gpu/run.sh --no-such-option",
+        "tests/gpu/none.sh",
+        "pip install --no-such-option .",
     ],
 )
 def test_wrong_commands_are_found(line: str) -> None:
@@ -225,10 +229,12 @@ def test_right_commands_are_let_through() -> None:
             "python3 -m venv .venv && .venv/bin/pip install '.[test]'  # comment",
             "SWA_FAST_ISA=avx2 swa-fast bench --model resnet50 \\\n  --json result.json",
             "pip install 'swa-fast[torch]' && pip install torch==2.13.0",
-            "python examples/digits_numpy.py --seeds 3",
+            "python examples/digits_numpy.py --seeds 3 && tests/gpu/run.sh",
+            "export SWA_FAST_ISA=baseline && pip install -q dist/swa_fast.whl",
         )
     )
     found = commands.commands(lines)
-    assert len(found) == 6
-    assert [commands.run_or_check(command, "README.md") for command in found] == [""] * 6
+    assert len(found) == 9
+    assert [commands.run_or_check(command, "README.md") for command in found] == [""] * 9
+    assert commands.run_or_check(["python", "-c", "print(6 * 7)"], "README.md") == "42\n"
     assert "swa-fast" in commands.run_or_check(["swa-fast", "--version"], "README.md")
