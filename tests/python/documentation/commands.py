@@ -1,7 +1,7 @@
 """Whether the commands of a `bash` block are right: programs, options, extras, paths.
 
 `run_or_check` runs what is quick and harmless (`swa-fast info`, `--version` and `--help`,
-`python -c`) and checks the rest against the source that it would meet: the parser of `swa-fast`, the
+`python -c`) and checks the rest against what it would meet: the parser of `swa-fast`, the
 extras of pyproject.toml, the files of the repository.
 """
 
@@ -29,7 +29,15 @@ _REQUIREMENT = re.compile(r"(swa-fast|\.)?(?:\[([\w,]+)\])?(?:([\w-]+)==([\w.]+)
 _FOREIGN = ("apt-get", "cd", "git", "ldd", "nvidia-smi", "rm")
 """Programs that are not ours, of which nothing is checked."""
 
-_PIP_OPTIONS = ("-e", "-q", "-v", "--no-binary", "--no-build-isolation", "--only-binary")
+_PIP_OPTIONS = (
+    "-e",
+    "-q",
+    "-v",
+    "--no-binary",
+    "--no-build-isolation",
+    "--only-binary",
+    "--upgrade",
+)
 
 
 def commands(code: str) -> list[list[str]]:

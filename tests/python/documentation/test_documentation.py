@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from documentation import blocks, commands
+from documentation import blocks, commands, run_pages
 from documentation.blocks import BLOCKS, ROOT, Block
 from documentation.given import GIVEN
 
@@ -175,6 +175,26 @@ def test_what_ci_runs_from_the_readme_is_one_command_each() -> None:
         found = re.search(rf"^## {heading}\n.*?```bash\n(.*?)```", text, re.DOTALL | re.MULTILINE)
         assert found is not None
         assert found[1].count("\n") == 1
+
+
+def test_a_page_stops_at_its_first_error_and_names_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes = [
+        (3, "python", "number = 2\nprint(number)\n"),
+        (9, "python raises", "raise KeyError(number)\n"),
+        (20, "python", "number += 1\nprint(number)\nnumber / 0\n"),
+        (30, "python", "print('not reached')\n"),
+    ]
+    page = [{"page": "p.md", "line": n, "kind": kind, "code": code} for n, kind, code in codes]
+    found = run_pages.run_page(page)
+    assert list(found) == ["p.md:3", "p.md:9", "p.md:20"]
+    assert found["p.md:3"] == {"out": "2\n", "error": None, "trace": None}
+    assert found["p.md:9"]["error"] == "KeyError: 2"
+    assert found["p.md:20"]["out"] == "3\n"
+    assert found["p.md:20"]["error"] == "ZeroDivisionError: division by zero"
+    assert 'p.md", line 22' in found["p.md:20"]["trace"]
 
 
 def test_every_kind_of_block_is_found() -> None:
