@@ -102,7 +102,7 @@ def train(
 
 def error(net: Any, weights: Weights, test: Any) -> float:
     """Return the test error in percent."""
-    return 100 * (1 - net.accuracy(weights, *test))
+    return 100 * (1 - float(net.accuracy(weights, *test)))
 
 
 def annealed(rate: float, epochs: int) -> list[float]:

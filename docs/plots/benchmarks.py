@@ -18,6 +18,7 @@ from style import DOCS, IMAGES, fill, table
 
 from swa_fast._bench import plot, results, workloads
 from swa_fast._bench.budgets import Verdict
+from swa_fast._bench.overhead import LABELS as OVERHEAD_LABELS
 from swa_fast._bench.overhead import Overhead
 
 RECORDS = DOCS.parent / "benchmarks"
@@ -133,7 +134,7 @@ def _cell(row: results.Row | None) -> str:
 def _overhead(result: results.Result) -> str:
     rows = [
         [
-            _plain(results.OVERHEAD_LABELS[entry.key]),
+            _plain(OVERHEAD_LABELS[entry.key]),
             f"{1e6 * entry.fixed:.2f} us",
             f"{1e9 * entry.per_pair:.0f} ns",
         ]
