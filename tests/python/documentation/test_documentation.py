@@ -71,8 +71,13 @@ def result_of(block: Block) -> dict[str, Any]:
 
 
 def require_framework(block: Block) -> None:
+    """Skip a block that needs what is not installed, itself or through the page before it."""
+    code = block.code
+    if block.runs_in_order:
+        before = [other for other in BLOCKS[block.page] if other.line <= block.line]
+        code = GIVEN.get(block.page, "") + "".join(o.code for o in before if o.runs_in_order)
     for name in ("torch", "tensorflow", "keras", "tf_keras", "jax"):
-        used = re.search(rf"^\s*(import|from) {name}\b", block.code, re.MULTILINE)
+        used = re.search(rf"^\s*(import|from) {name}\b", code, re.MULTILINE)
         if used and importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
 
