@@ -55,8 +55,8 @@ def main() -> None:
     """Read the job, run it, write the result."""
     job, result = (Path(argument) for argument in sys.argv[1:])
     done: dict[str, dict[str, Any]] = {}
-    for page in json.loads(job.read_text(encoding="utf-8")):
-        folder = job.parent / str(len(done))
+    for number, page in enumerate(json.loads(job.read_text(encoding="utf-8"))):
+        folder = job.parent / str(number)
         folder.mkdir()
         os.chdir(folder)
         done.update(run_page(page))
