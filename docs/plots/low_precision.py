@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import style
 import torch
-from averaging import example
+from digits import example
 from style import ACCENT, OURS, THEIRS, figure, fill, table
 
 from swa_fast.torch import AveragedModel, WeightAverager

@@ -17,7 +17,15 @@ from documentation.blocks import ROOT
 pytest.importorskip("matplotlib")
 
 PLOTS = ROOT / "docs" / "plots"
-SCRIPTS = ("style", "averaging", "batch_norm", "low_precision", "benchmarks", "architecture")
+SCRIPTS = (
+    "style",
+    "digits",
+    "averaging",
+    "batch_norm",
+    "low_precision",
+    "benchmarks",
+    "architecture",
+)
 
 
 @pytest.fixture
