@@ -31,8 +31,7 @@ Raises:
     ValueError: lengths or shapes differ, ``count`` is out of range, or memory overlaps.
     BufferError: a tensor is read-only, not contiguous, or cannot be exported.
     RuntimeError: a tensor is on a device that cannot be reached here, or CUDA failed, which is then
-        named; all but the last was checked before the first write.
-    On any error nothing was written.
+        named; all but the last was checked before the first write, so that nothing was written.
 
 Example:
     >>> import numpy as np, swa_fast
@@ -47,7 +46,7 @@ inline constexpr const char* kLerp = R"(lerp_(averages, values, weight, *, copie
 Moves each average towards its value, in place: ``averages += (values - averages) * weight``.
 
 With ``weight = 1 - decay`` this is the exponential moving average of decay ``decay``. Arithmetic,
-arguments and errors are those of running_mean_.
+arguments and errors are those of ``running_mean_``.
 
 Args:
     averages: a list of tensors to update.
@@ -57,7 +56,7 @@ Args:
     copies: as in running_mean_; copied whatever the weight.
 
 Raises:
-    TypeError, ValueError, BufferError, RuntimeError: as running_mean_; nothing was written.
+    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``; nothing was written.
 
 Example:
     >>> import numpy as np, swa_fast
@@ -76,7 +75,7 @@ Args:
     b: a list of as many tensors with the same shapes and dtypes.
 
 Raises:
-    TypeError, ValueError, BufferError, RuntimeError: as running_mean_; nothing was written.
+    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``; nothing was written.
 
 Example:
     >>> import numpy as np, swa_fast
@@ -96,7 +95,7 @@ Args:
         else both floating-point, or both complex. Conversion rounds once, to nearest even.
 
 Raises:
-    TypeError, ValueError, BufferError, RuntimeError: as running_mean_; nothing was written.
+    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``; nothing was written.
 
 Example:
     >>> import numpy as np, swa_fast

@@ -28,10 +28,9 @@ def update_bn(
 
     Args:
         model: a Keras 3 model, on any backend.
-        data: an array (or a list or dict of arrays, for a model with several inputs); a tuple `(x,
-        y)`
-            or `(x, y, sample_weight)` of these, of which x is used; or batches of the same:
-            a `tf.data.Dataset`, a PyDataset, a torch DataLoader, a generator.
+        data: an array (or a list or dict of arrays, for a model with several inputs); a tuple
+            `(x, y)` or `(x, y, sample_weight)` of these, of which x is used; or batches of the
+            same: a `tf.data.Dataset`, a PyDataset, a torch DataLoader, a generator.
         batch_size: samples in a batch when `data` is arrays.
         steps: batches to take at most; needed where `data` never ends.
         include_frozen: also recompute layers with `trainable = False`, which otherwise keep the

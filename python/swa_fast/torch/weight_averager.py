@@ -136,7 +136,7 @@ class WeightAverager:
 
     @property
     def names(self) -> list[str]:
-        """Name of each average: the module's own, or its index in the list."""
+        """The name of each average, the module's own or its index in the list."""
         return list(self._source.names)
 
     def update(self) -> bool:

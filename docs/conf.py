@@ -1,0 +1,33 @@
+"""How Sphinx builds this folder: `sphinx-build -n -W --keep-going docs build/site`.
+
+The pages are Markdown, so that they read as well on GitHub; the reference is made from the
+docstrings of the installed package. Nothing is fetched from the network.
+"""
+
+from importlib.metadata import version as _version
+
+project = "swa-fast"
+author = "the swa-fast authors"
+copyright = author
+release = version = _version("swa-fast")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["plots"]
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(torch|keras|tf_keras|np|os|optional|collections)\b.*")]
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+
+# `name` in a docstring is code.
+default_role = "code"
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = "swa-fast"
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {"source_edit_link": None}
