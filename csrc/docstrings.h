@@ -3,7 +3,8 @@
 
 namespace swa_fast::doc {
 
-inline constexpr const char* kRunningMean = R"(running_mean_(averages, values, count, *, copies=None)
+inline constexpr const char* kRunningMean =
+    R"(running_mean_(averages, values, count, *, copies=None)
 
 Updates each average to the mean of one more value, in place, all tensors in one pass.
 
