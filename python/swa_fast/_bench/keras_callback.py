@@ -59,7 +59,7 @@ def judge(selected: Sequence[workloads.Workload], seconds: float) -> list[Verdic
         )
     if not reason and importlib.util.find_spec("sklearn") is None:
         reason = "scikit-learn is not installed"
-    fit = None if reason else _fit_ratio(max(4, min(_FIT_EPOCHS, round(seconds * _FIT_EPOCHS))))
+    fit = None if reason else _fit_ratio(max(6, min(_FIT_EPOCHS, round(seconds * _FIT_EPOCHS))))
     return [
         *verdicts,
         Verdict(

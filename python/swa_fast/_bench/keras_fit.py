@@ -76,7 +76,7 @@ def fit_ratio(keras: Any, swa: Callable[..., Any], epochs: int) -> Ratio:
     Args:
         keras: Keras 3.
         swa: makes the callback; takes `bn_data`, so that no epoch is one of batch normalization.
-        epochs: in each of the two fits, >= 4.
+        epochs: in each of the two fits, >= 6.
     """
     from sklearn.datasets import load_digits
 
