@@ -25,7 +25,7 @@ Args:
         of shape () there, which is read when the work runs and not changed: in a CUDA graph, add
         one to it after the call. A negative one then gives averages of NaN.
     copies: None, or a pair of lists ``(dst, src)``: src is copied into dst in the same pass, by the
-        rules of copy_. For what belongs to a model and is not averaged, such as integer buffers.
+        rules of ``copy_``. For what belongs to a model and is not averaged, such as integer buffers.
 
 Raises:
     TypeError: an argument is not a list of tensors, or a dtype cannot be averaged.
@@ -54,7 +54,7 @@ Args:
     values: a list of as many tensors of the same shapes.
     weight: a number, 0 <= weight <= 1, rounded once to the type computed in. 1 copies exactly,
         0 writes no average.
-    copies: as in running_mean_; copied whatever the weight.
+    copies: as in ``running_mean_``; copied whatever the weight.
 
 Raises:
     TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``; nothing was written.
