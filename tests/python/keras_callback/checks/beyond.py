@@ -120,6 +120,39 @@ def exponential_average(env: Environment) -> None:
     assert_close(weights(model), exact)
 
 
+@check()
+def validation_of_the_averages(env: Environment) -> None:
+    plain_model, plain = env.dense_model(), env.recorder()
+    plain_history = env.fit(plain_model, plain, epochs=4, validation_data=(env.x, env.y)).history
+    model, recorder = env.dense_model(), env.recorder()
+    seen: list[list[np.ndarray]] = []
+    kept: list[Any] = []
+    probe = env.callback(
+        on_test_begin=lambda this, logs=None: seen.append(weights(this.model)),
+        on_test_end=lambda this, logs=None: (
+            kept.append(this.model.trainable_variables[0].numpy())
+            if env.target in TENSORFLOW
+            else None
+        ),
+    )
+    swa = env.SWA(3, validate_with_average=True)
+    history = env.fit(model, recorder, swa, probe, epochs=4, validation_data=(env.x, env.y)).history
+    # Training went on as if nobody had looked.
+    for got, want in zip(recorder.weights, plain.weights, strict=True):
+        assert_same_bits(got, want)
+    # The epoch's own snapshot is in the average that is validated.
+    assert_same_bits(seen[0], plain.weights[0])
+    assert_same_bits(seen[2], running_mean(plain.weights[2:3]))
+    assert_same_bits(seen[3], running_mean(plain.weights[2:4]))
+    losses, plain_losses = history["val_loss"], plain_history["val_loss"]
+    np.testing.assert_allclose(losses[:3], plain_losses[:3], rtol=1e-5)
+    model.set_weights(running_mean(plain.weights[2:4]))
+    np.testing.assert_allclose(losses[3], model.evaluate(env.x, env.y, verbose=0), rtol=1e-5)
+    assert abs(losses[3] - plain_losses[3]) > 1e-7
+    if kept:  # what a user read during validation was not written to afterwards
+        assert_same_bits([kept[2], kept[3]], [seen[2][0], seen[3][0]])
+
+
 @check("tensorflow", "torch")
 def validation_with_statistics_from_bn_data(env: Environment) -> None:
     model = env.bn_model()
