@@ -28,5 +28,8 @@ macro(swa_fast_import_core)
     endif()
   endforeach()
   include("${SWA_FAST_CORE_DIR}/swa_fast_core.cmake")
+  # The same commit, maybe elsewhere: an unpacked sdist has its own headers.
+  set_target_properties(swa_fast_core PROPERTIES
+    INTERFACE_INCLUDE_DIRECTORIES ${CMAKE_CURRENT_SOURCE_DIR}/csrc)
   message(STATUS "swa_fast: kernels from ${SWA_FAST_CORE_DIR}")
 endmacro()
