@@ -66,10 +66,6 @@ class AveragingCallback(Resumable):
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument is out of range; `fit` raises it for what only shows there.
-
-    Attributes:
-        lr_record: the learning rates that were set in the last `fit`: one for each epoch under
-            'constant', one for each batch under 'cyclic'. `history.history["lr"]` has them, too.
     """
 
     params: Any
@@ -124,7 +120,10 @@ class AveragingCallback(Resumable):
 
     @property
     def lr_record(self) -> list[float]:
-        """The learning rates that were set in the last `fit`."""
+        """The learning rates that were set in the last `fit`, as in `history.history["lr"]`.
+
+        One for each epoch under 'constant', one for each batch under 'cyclic'.
+        """
         return [] if self._rates is None else self._rates.record
 
     def _make_backend(self) -> Backend:
