@@ -24,7 +24,7 @@ from .quiet import quiet_stderr
 SNAPSHOT = 5.0
 """Least ratio of keras-swa's time for a snapshot to ours."""
 
-_FIT_EPOCHS = 80
+_FIT_EPOCHS = 40
 """Of each of the two fits: as many as fit into a tenth of the whole benchmark's time."""
 
 _LEAST_ROUNDS = 5

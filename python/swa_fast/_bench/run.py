@@ -18,8 +18,7 @@ import swa_fast
 from . import (
     budgets,
     competitors,
-    keras_callback,
-    keras_optimizer,
+    keras_process,
     machine,
     memory,
     outputs,
@@ -38,7 +37,7 @@ _KERAS_SECONDS = 1.0
 _KERAS_STEPS_SHARE = 0.6
 """Of the seconds of a model: what the steps of `fit` may take, some hundred of 25 ms by default."""
 
-_SNAPSHOT_MODELS = ("mobilenet_v3_large", "efficientnet_b0", "bert_base")
+_SNAPSHOT_MODELS = ("mobilenet_v3_large", "bert_base")
 """Where whole snapshots in TensorFlow and Keras are timed unless models were named: their targets
 speak of these, and compiling takes longer than timing."""
 
@@ -122,13 +121,12 @@ def _run(
         models.append(model.run(options.seconds, snapshots, bar, done=len(models)))
         del model
         gc.collect()
-    keras_verdicts = []
+    keras_verdicts: list[budgets.Verdict] = []
     if "tensorflow" in lineup.modules and importlib.util.find_spec("keras") is not None:
-        bar.set_description("Keras callback")
+        bar.set_description("Keras")
         seconds = min(_KERAS_SECONDS, options.seconds)
-        keras_verdicts = keras_callback.judge(with_snapshots, seconds)
-        bar.set_description("Keras optimizer")
-        keras_verdicts.append(keras_optimizer.judge(_KERAS_STEPS_SHARE * options.seconds))
+        step_seconds = _KERAS_STEPS_SHARE * options.seconds
+        keras_verdicts = keras_process.judge(with_snapshots, seconds, step_seconds, threads)
     bar.update(bar.total - bar.n)
     wants_torch = any(peer.name == "torch" for peer in lineup.wanted)
     torch_missing = None if "torch" in lineup.modules else lineup.frameworks.get("torch")
