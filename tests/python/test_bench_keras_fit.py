@@ -30,6 +30,12 @@ def test_verdict_is_open_where_the_spread_is_too_wide(
     assert Ratio(median, error).verdict() is kept
 
 
+@pytest.mark.parametrize(("hooks", "kept"), [(0.003, True), (0.02, None)])
+def test_hooks_decide_where_the_spread_is_too_wide(hooks: float, kept: bool | None) -> None:
+    assert Ratio(1.005, 0.05, hooks).verdict() is kept
+    assert Ratio(1.2, 0.05, hooks).verdict() is False
+
+
 def test_turns_alternate_and_survive_a_thread_that_fails() -> None:
     turns, order = Turns(), list[tuple[int, int]]()
 

@@ -66,7 +66,7 @@ def judge(selected: Sequence[workloads.Workload], seconds: float) -> list[Verdic
             "Keras callback, an epoch of fit with it against without",
             "digits",
             f"< {BUDGET:.2f}x",
-            reason if fit is None else f"{fit.median:.3f}x +- {fit.error:.3f}",
+            reason if fit is None else _words(fit),
             None if fit is None else fit.verdict(),
         ),
     ]
@@ -123,6 +123,10 @@ def snapshot_ratio(shapes: Sequence[Sequence[int]], seconds: float) -> float:
     return statistics.median(ratios)
 
 
+def _words(fit: Ratio) -> str:
+    return f"{fit.median:.3f}x +- {fit.error:.3f}, hooks {fit.hooks:.2%}"
+
+
 def _fit_ratio(epochs: int) -> Ratio:
     keras = _keras()
     from swa_fast.keras.callbacks import SWA
@@ -143,7 +147,7 @@ def main(names: Sequence[str]) -> None:
         ratio = snapshot_ratio(workload.shapes, 6.0)
         print(f"{workload.name:<20} snapshot {ratio:5.2f}x (budget >= {SNAPSHOT}x)", flush=True)
     fit = _fit_ratio(3 * _FIT_EPOCHS)
-    print(f"{'digits':<20} epoch of fit {fit.median:.4f} +- {fit.error:.4f} (budget < {BUDGET})")
+    print(f"{'digits':<20} epoch of fit {_words(fit)} (budget < {BUDGET}x)")
 
 
 if __name__ == "__main__":
