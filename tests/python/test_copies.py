@@ -13,8 +13,8 @@ from reference import assert_same_bits, running_mean
 
 Call = Callable[..., None]
 CALLS = [
-    pytest.param(lambda *lists, **options: swa_fast.running_mean_(*lists, 3, **options), id="mean"),
-    pytest.param(lambda *lists, **options: swa_fast.lerp_(*lists, 0.25, **options), id="lerp"),
+    pytest.param(lambda a, v, **options: swa_fast.running_mean_(a, v, 3, **options), id="mean"),
+    pytest.param(lambda a, v, **options: swa_fast.lerp_(a, v, 0.25, **options), id="lerp"),
 ]
 
 
@@ -40,9 +40,9 @@ def test_averages_and_copies(call: Call) -> None:
 
 def test_copies_do_not_depend_on_the_weight() -> None:
     for call in (
-        lambda *lists, **options: swa_fast.lerp_(*lists, 0.0, **options),
-        lambda *lists, **options: swa_fast.lerp_(*lists, 1.0, **options),
-        lambda *lists, **options: swa_fast.running_mean_(*lists, 0, **options),
+        lambda a, v, **options: swa_fast.lerp_(a, v, 0.0, **options),
+        lambda a, v, **options: swa_fast.lerp_(a, v, 1.0, **options),
+        lambda a, v, **options: swa_fast.running_mean_(a, v, 0, **options),
     ):
         averages, values, dst, src = lists()
         call(averages, values, copies=[dst, src])

@@ -415,9 +415,9 @@ os.waitpid(child, 0)
 def test_copies_go_along(device: str) -> None:
     averages, values = (random_tensors(SIZES, torch.float32, seed) for seed in (1, 2))
     counters = [torch.arange(5), torch.zeros(3, dtype=torch.bool)]
-    on_device = [[t.clone().to(device) for t in tensors] for tensors in (averages, values)]
+    a, v = ([t.clone().to(device) for t in tensors] for tensors in (averages, values))
     targets = [torch.zeros_like(t, device=device) for t in counters]
     swa_fast.running_mean_(averages, values, 3)
-    swa_fast.running_mean_(*on_device, 3, copies=(targets, [t.to(device) for t in counters]))
-    for expected, got in zip([*averages, *counters], [*on_device[0], *targets], strict=True):
+    swa_fast.running_mean_(a, v, 3, copies=(targets, [t.to(device) for t in counters]))
+    for expected, got in zip([*averages, *counters], [*a, *targets], strict=True):
         assert expected.numpy().tobytes() == got.cpu().numpy().tobytes()
