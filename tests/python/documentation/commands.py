@@ -74,7 +74,7 @@ def run_or_check(command: list[str], page: str) -> str:
     if not command:
         return ""
     program, arguments = Path(command[0]).name, command[1:]
-    if (ROOT / command[0]).is_file():
+    if program not in _PROGRAMS and (ROOT / command[0]).is_file():
         return _script(command)
     if program in _FOREIGN:
         return ""

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import preload  # noqa: F401
 from documentation.blocks import ROOT
 from documentation.given import GIVEN
 

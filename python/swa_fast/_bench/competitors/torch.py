@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Any
 
@@ -23,7 +24,13 @@ torch: Any = importlib.import_module("torch")
 
 
 def prepare(threads: int) -> str:
-    """Give torch as many threads as swa_fast has and return its version."""
+    """Give torch as many threads as swa_fast has and return its version.
+
+    A torch with CUDA imports triton when it first needs it; behind TensorFlow 2.21 that import ends
+    the process. So it is made here, before TensorFlow comes.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton._C.libtriton")
     torch.set_num_threads(threads)
     return str(torch.__version__)
 

@@ -17,7 +17,9 @@ if __name__ == "__main__":
     else:
         os.environ["KERAS_BACKEND"] = target
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     import checks
+    import preload  # noqa: F401
     from checks.environment import Environment
 
     checks.load()
