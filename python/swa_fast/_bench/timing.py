@@ -86,8 +86,9 @@ def interleave(
 
     Each task first runs twice: once to warm up (a first call traces, compiles, faults pages in),
     once to see what it costs. A task that costs many times the fastest one sits most rounds out
-    after the first ones, so that it does not eat the rounds of the others. After a task that lingers, the next one waits: it
-    runs untimed for some milliseconds, or rests as long if tasks are not primed.
+    after the first ones, so that it does not eat the rounds of the others. After a task that
+    lingers, the next one waits: it runs untimed for some milliseconds, or rests as long if tasks
+    are not primed.
 
     Args:
         tasks: what to time, with unique keys.
