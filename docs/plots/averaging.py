@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import style
-from digits import Average, Weights, annealed, error, example, train
+from digits import Average, Weights, annealed, error, train
+from example import load
 from style import ACCENT, GOLD, OURS, QUIET, THEIRS, figure, fill, table
 
 PERIODS = (1, 19, 57, 57 * 3, 57 * 10)
@@ -226,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=40, help="how many (default: 40)")
     parser.add_argument("--epochs", type=int, default=60, help="per training (default: 60)")
     options = parser.parse_args(argv)
-    net = example()
+    net = load("digits_numpy")
     runs = [one_seed(net, seed, options.epochs) for seed in range(options.seeds)]
     rates = {
         rate: mean_and_error(

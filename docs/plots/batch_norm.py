@@ -12,16 +12,14 @@ Takes about a minute. Needs torch, scikit-learn, matplotlib and swa-fast.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import style
 import torch
 from averaging import mean_and_error, plus_minus
+from example import load
 from style import ACCENT, OURS, THEIRS, figure, fill, table
 
 from swa_fast.torch import SWALR, AveragedModel, update_bn
@@ -32,18 +30,6 @@ NAMES = {
     "initial": "average, statistics as in a new layer",
     "updated": "average, after update_bn",
 }
-
-
-def example() -> Any:
-    """Return `examples/digits_torch.py` as a module: the data and the network."""
-    path = Path(__file__).parents[2] / "examples" / "digits_torch.py"
-    spec = importlib.util.spec_from_file_location("digits_torch", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def one_seed(digits: Any, seed: int, epochs: int) -> dict[str, float]:
@@ -85,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=30, help="per training (default: 30)")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)  # layers this small only wait for a second thread
-    digits = example()
+    digits = load("digits_torch")
     runs = [one_seed(digits, seed, options.epochs) for seed in range(options.seeds)]
     columns = {key: np.array([run[key] for run in runs]) for key in NAMES}
     with figure("averaging-batch-norm", 7, 2.4) as ax:

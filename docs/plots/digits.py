@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,18 +11,6 @@ import numpy as np
 import swa_fast
 
 Weights = list[Any]
-
-
-def example() -> Any:
-    """Return `examples/digits_numpy.py` as a module: the data, the network and its gradients."""
-    path = Path(__file__).parents[2] / "examples" / "digits_numpy.py"
-    spec = importlib.util.spec_from_file_location("digits_numpy", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import style
 import torch
-from digits import example
+from example import load
 from style import ACCENT, OURS, THEIRS, figure, fill, table
 
 from swa_fast.torch import AveragedModel, WeightAverager
@@ -44,7 +44,7 @@ def run(steps: int) -> tuple[dict[str, list[float]], dict[str, list[float]], lis
         For each way of averaging the relative error against float64, and the average of the weight
         that moved most; both at the returned numbers of updates.
     """
-    net = example()
+    net = load("digits_numpy")
     (x, y), _ = net.split(np.random.default_rng(0))
     rng = np.random.default_rng([0, 1])
     weights = net.initial_weights(rng, x.shape[1], classes=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -25,3 +26,30 @@ def made() -> Any:
     from bench_tools import TINY, filled_arena
 
     return filled_arena(TINY)
+
+
+@pytest.fixture
+def device() -> str:
+    """The device under test."""
+    chosen = os.environ.get("SWA_FAST_TEST_DEVICE", "cuda")
+    if chosen != "cpu":
+        require_gpu()
+    return chosen
+
+
+@pytest.fixture
+def gpu() -> str:
+    """A real GPU, whatever the environment says."""
+    require_gpu()
+    return "cuda"
+
+
+def require_gpu() -> None:
+    import torch
+
+    import swa_fast
+
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU, or this torch cannot use one")
+    info = swa_fast.build_info()["cuda"]
+    assert info["available"], info["reason"]

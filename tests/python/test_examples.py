@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn")
+from example_modules import load_example
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+pytest.importorskip("sklearn")
 
 
 @pytest.fixture(scope="module")
 def digits() -> Any:
     """The example as a module."""
-    spec = importlib.util.spec_from_file_location("digits_numpy", EXAMPLES / "digits_numpy.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_example("digits_numpy")
 
 
 def test_digits_prints_a_row_per_seed(digits: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,13 +69,7 @@ def test_digits_refuses_bad_arguments(
 
 def test_digits_tensorflow(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tensorflow")
-    path = EXAMPLES / "digits_tensorflow.py"
-    spec = importlib.util.spec_from_file_location("digits_tensorflow", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = load_example("digits_tensorflow")
     outcomes = module.main(["--seeds", "1", "--epochs", "6"])
     assert "mean" in capsys.readouterr().out
     assert len(outcomes) == 1

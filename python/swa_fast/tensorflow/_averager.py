@@ -74,7 +74,7 @@ class TensorFlowAverager:
                 self._take(count)
         else:
             # The count once more, inside: the one outside is pruned, and other steps compute none.
-            tf.cond(due, lambda: self._take(decide(before, after)[1]), tf.no_op)
+            run_if(due, lambda: self._take(decide(before, after)[1]))
 
     def _number(self, count: Any) -> Any:
         """The schedule's count, or the snapshots at hand where there are fewer of them."""
@@ -84,11 +84,10 @@ class TensorFlowAverager:
         with tf.control_dependencies([self._taken.assign(number + 1)]):
             return tf.no_op()  # the one thing that both branches of a cond can return
 
-    def _take(self, count: Any) -> Any:
+    def _take(self, count: Any) -> None:
         dtype = self._taken.dtype
         count = tf.constant(count, dtype) if isinstance(count, int) else tf.cast(count, dtype)
         self._fused()(count)
-        return tf.no_op()  # the one thing that both branches of a cond can return
 
     def _fused(self) -> Any:
         """A whole snapshot as one kernel that XLA fuses from the expression.
@@ -165,34 +164,53 @@ def update_if(
         average_op: updates one average; under a strategy, of one replica.
         taken: integer variable that counts the calls.
     """
-
-    def record() -> Any:
-        with tf.control_dependencies([taken.assign_add(1)]):
-            return tf.no_op()
-
     if tf.distribute.has_strategy():
 
         def on_replicas(strategy: Any, before: Any, after: Any) -> None:
             def take() -> Any:
                 update_on_replicas(strategy, pairs, average_op)
-                return record()
+                with tf.control_dependencies([taken.assign_add(1)]):
+                    return tf.no_op()
 
             tf.cond(before != after, take, tf.no_op)
 
         once_for_all_replicas(on_replicas, before, after)
         return
 
-    def take() -> Any:
+    def take() -> None:
         for value, average in pairs:
             average_op(value, average)
-        return record()
+        taken.assign_add(1)
 
     stepped = before != after
     if isinstance(stepped, bool):
         if stepped:
             take()
     else:
-        tf.cond(stepped, take, tf.no_op)
+        run_if(stepped, take)
+
+
+def run_if(due: Any, take: Callable[[], object]) -> None:
+    """Adds ``take`` to the graph that is traced, to run in the steps in which ``due`` is true.
+
+    For XLA as a loop of at most one turn. What a loop carries, XLA updates in place; of a
+    condition, it copies in one branch every variable that the other writes (TensorFlow 2.21, in the
+    optimized HLO), and every step would pay for averages that it does not touch.
+    """
+    if in_xla():
+
+        def turn(due: Any) -> Any:
+            take()
+            return tf.zeros_like(due)
+
+        tf.while_loop(lambda due: due, turn, [due])
+        return
+
+    def branch() -> Any:
+        take()
+        return tf.no_op()  # the one thing that both branches of a cond can return
+
+    tf.cond(due, branch, tf.no_op)
 
 
 def in_xla() -> bool:

@@ -19,6 +19,7 @@ pytest.importorskip("matplotlib")
 PLOTS = ROOT / "docs" / "plots"
 SCRIPTS = (
     "style",
+    "example",
     "digits",
     "averaging",
     "batch_norm",

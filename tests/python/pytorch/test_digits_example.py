@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
+
+from example_modules import load_example
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 import torch
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "digits_torch.py"
-
 
 def test_digits_prints_accuracies_and_times(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("digits_torch", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    digits = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = digits
-    spec.loader.exec_module(digits)
+    digits = load_example("digits_torch")
     threads = torch.get_num_threads()
     try:
         outcomes = digits.main(["--seeds", "2", "--epochs", "2"])
