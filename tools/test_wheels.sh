@@ -41,7 +41,7 @@ for python in "$@"; do
   # The tests read README, docs and examples beside them: a copy of those, and nothing to import.
   tree=$work/tree-$tag
   mkdir "$tree"
-  (cd "$source_dir" && git ls-files -z -- . ':!python' ':!csrc' | xargs -0 cp --parents -t "$tree")
+  (cd "$source_dir" && git ls-files -z -- . ':!python' | xargs -0 cp --parents -t "$tree")
   read -r -a arguments <<<"${PYTEST_ARGS:-}"
   (cd "$tree" && "$venv/bin/python" -m pytest -q "${arguments[@]}") || failed+=("$tag")
 done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -90,17 +91,27 @@ class Environment:
         target.write_text("\n".join(package_folders(self.packages_from)) + "\n", encoding="utf-8")
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Runs its Python from the root of the file system, so that no source tree is imported."""
+        """Runs its Python from the root of the file system, so that no source tree is imported.
+
+        Raises:
+            subprocess.TimeoutExpired: it does not end; it and its children were killed.
+        """
         clean = {k: v for k, v in os.environ.items() if k not in _OUTSIDE}
-        return subprocess.run(
+        with subprocess.Popen(
             [self.python, *arguments],
             env={**clean, "OMP_NUM_THREADS": "2", "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
             cwd="/",
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
+            start_new_session=True,
+        ) as process:
+            try:
+                out, errors = process.communicate(timeout=_TIMEOUT)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
     def seconds_to_import(self) -> float:
         """What `import swa_fast` adds to a process that has NumPy: the median of five.

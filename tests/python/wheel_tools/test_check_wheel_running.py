@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import sys
 from pathlib import Path
@@ -39,9 +40,14 @@ def running_mean_(averages, values, count):
     except ValueError:
         pass
 """
+# As long as the child lives, it has a lock on the file `alive`.
 HANGING = b"""
-import os, time
-os.register_at_fork(after_in_child=lambda: time.sleep(1000))
+import fcntl, os, time
+def _hang():
+    file = open(os.path.join(os.path.dirname(__file__), "alive"), "w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    time.sleep(1000)
+os.register_at_fork(after_in_child=_hang)
 """
 # What a renamed copy does: a second runtime is mapped.
 SECOND_RUNTIME = b"""
@@ -113,6 +119,9 @@ def test_a_hanging_child_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     environment.install("--no-deps", str(write_wheel(tmp_path, tag, files)))
     environment.provide("numpy")
     assert "no end after 20 s" in environment.functional("swa_fast")[0]
+    (alive,) = (tmp_path / "environment").rglob("alive")
+    with alive.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if the child is still there
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
