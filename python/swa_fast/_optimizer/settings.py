@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,14 +52,19 @@ def check_settings(inner: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
             )
         if value is None or (key in ("learning_rate", "lr") and callable(value)):
             pass
-        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        elif isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{key} must be a number. Received: {value!r}")
         elif value < 0:
             raise ValueError(f"{key} must be >= 0. Received: {value!r}")
         if value is not None:
-            settings[key] = value
+            settings[key] = value if callable(value) else float(value)
     if "lr" in settings:
-        settings.setdefault("learning_rate", settings.pop("lr"))
+        if "learning_rate" in settings:
+            raise ValueError(
+                "lr is another name of learning_rate: give one of them. Received: "
+                f"lr={settings['lr']}, learning_rate={settings['learning_rate']}"
+            )
+        settings["learning_rate"] = settings.pop("lr")
     clipping = [key for key in CLIPPING if key in settings]
     already = [key for key in CLIPPING if getattr(inner, key, None) is not None]
     if clipping and len({*clipping, *already}) > 1:
@@ -66,13 +72,19 @@ def check_settings(inner: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
             "only one of clipnorm, clipvalue and global_clipnorm can be set. Received: "
             f"{', '.join(clipping)}; the inner optimizer has {', '.join(already) or 'none'}"
         )
-    rate = settings.get("learning_rate", getattr(inner, "_learning_rate", inner.learning_rate))
-    if settings.get("decay") and hasattr(rate, "get_config") and callable(rate):
+    rate = settings["learning_rate"] if "learning_rate" in settings else _rate_of(inner)
+    if settings.get("decay") and callable(rate):
         raise ValueError(
             f"decay is for a learning rate that is a number. Received: decay={settings['decay']}, "
             f"and the learning rate is a {type(rate).__name__}"
         )
     return settings
+
+
+def _rate_of(inner: Any) -> Any:
+    """Returns the learning rate as it was given: a callable where `learning_rate` calls it."""
+    given = getattr(inner, "_hyper", {}).get("learning_rate")  # a legacy optimizer of legacy Keras
+    return getattr(inner, "_learning_rate", None) if given is None else given
 
 
 def apply_settings(framework: Framework, optimizer: Any, settings: Mapping[str, Any]) -> None:
@@ -82,11 +94,10 @@ def apply_settings(framework: Framework, optimizer: Any, settings: Mapping[str, 
         if key in settings:
             setattr(inner, key, settings[key])
     if "learning_rate" in settings:
-        rate = settings["learning_rate"]
-        inner.learning_rate = rate if callable(rate) else float(rate)
+        inner.learning_rate = settings["learning_rate"]
     if settings.get("decay"):
         inner.learning_rate = framework.keras.optimizers.schedules.InverseTimeDecay(
             float(framework.read(inner.learning_rate)),
             decay_steps=1,
-            decay_rate=float(settings["decay"]),
+            decay_rate=settings["decay"],
         )

@@ -16,6 +16,7 @@ class Store:
     Attributes:
         snapshots: integer scalar variable, number of snapshots in the averages; None until built.
         pairs: each averaged model variable and its average, in the order of the build.
+        seen: keys of the model variables that the optimizer was built with, averaged or not.
         slots: slot name -> key of the model variable -> slot variable.
         added: variables from `add_slot` and `add_weight`, in the order of their making.
         averager: takes the snapshots of `pairs`; None until it is first needed.
@@ -23,6 +24,7 @@ class Store:
 
     snapshots: Any = None
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
+    seen: set[Any] = field(default_factory=set)
     slots: dict[str, dict[Any, Any]] = field(default_factory=lambda: {"average": {}})
     added: list[Any] = field(default_factory=list)
     averager: Any = None

@@ -73,6 +73,11 @@ class SnapshotMean(Wrapper):
             )
         store.averager.after_step(before, after)
 
+    def _count_after(self, step: Any, taken: Any) -> Any:
+        ops = self._framework.ops
+        due, count = snapshot(self._framework.read(step), self._start, self._period)
+        return ops.where(due, ops.minimum(ops.cast(count, taken.dtype), taken) + 1, taken)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal optimizer, without its state."""
         return {

@@ -91,13 +91,29 @@ class Wrapper(InnerSettings):
                 self._steps_override = None
 
         store = self._store
-        self._framework.update_if(before, after, store.pairs, average_op, store.snapshots)
+
+        def count_after(taken: Any) -> Any:
+            return self._count_after(before, taken)
+
+        self._framework.update_if(
+            before, after, store.pairs, average_op, store.snapshots, count_after
+        )
+
+    def _count_after(self, step: Any, taken: Any) -> Any:
+        """Returns the snapshots in the averages once `average_op` ran for `step`.
+
+        Args:
+            step: steps completed before; an int or a tensor.
+            taken: the snapshots before, a tensor.
+        """
+        return taken + 1
 
     def assign_average_vars(self, var_list: Iterable[Any]) -> Any:
         """Gives variables the values of their averages.
 
-        Variables that are not trained (such as the moving statistics of BatchNormalization) have
-        no average and are left alone. Before the first snapshot all are, with a warning.
+        Variables that are not trained (such as the moving statistics of BatchNormalization) or are
+        no floating-point numbers have no average and are left alone. Before the first snapshot all
+        are, with a warning.
 
         Args:
             var_list: model variables, for example `model.variables`.
@@ -107,8 +123,8 @@ class Wrapper(InnerSettings):
 
         Raises:
             TypeError: `var_list` holds something that is not a variable.
-            ValueError: the optimizer was not built, or a trainable variable has no average; nothing
-                was assigned.
+            ValueError: the optimizer was not built, or not with a trainable variable; nothing was
+                assigned.
         """
         self._require_built("assign_average_vars")
         averages = self._store.slots["average"]
@@ -117,7 +133,7 @@ class Wrapper(InnerSettings):
             average = averages.get(self._key(variable))
             if average is not None:
                 pairs.append((variable, average))
-            elif variable.trainable:
+            elif variable.trainable and self._key(variable) not in self._store.seen:
                 raise ValueError(
                     f"{self._title()} was not built with var_list[{index}], {variable.name!r}, and "
                     "has no average for it"

@@ -131,6 +131,7 @@ def update_if(
     pairs: Sequence[Pair],
     average_op: Callable[[Any, Any], Any],
     snapshots: Any,
+    count_after: Callable[[Any], Any],
 ) -> None:
     """Calls `average_op(variable, average)` for each pair unless the step was skipped.
 
@@ -139,23 +140,27 @@ def update_if(
         after: the same, read after it.
         pairs: each model variable and its average.
         average_op: updates one average.
-        snapshots: integer variable that counts the calls.
+        snapshots: integer variable, the number of snapshots in the averages.
+        count_after: returns its new value after the calls from its value before.
     """
     if keras.backend.backend() == "tensorflow":
         from ..tensorflow._averager import update_if as tensorflow_update_if
 
         native_pairs = [(native(variable), native(average)) for variable, average in pairs]
-        tensorflow_update_if(before, after, native_pairs, average_op, native(snapshots))
+        tensorflow_update_if(
+            before, after, native_pairs, average_op, native(snapshots), count_after
+        )
         return
     stepped = before != after
     if is_concrete(stepped):
         if stepped:
             for variable, average in pairs:
                 average_op(variable, average)
-            snapshots.assign_add(1)
+            snapshots.assign(count_after(read(snapshots)))
         return
     for variable, average in pairs:
         kept = read(average)
         average_op(variable, average)
         average.assign(keras.ops.where(stepped, read(average), kept))
-    snapshots.assign_add(keras.ops.cast(stepped, snapshots.dtype))
+    taken = read(snapshots)
+    snapshots.assign(keras.ops.where(stepped, count_after(taken), taken))

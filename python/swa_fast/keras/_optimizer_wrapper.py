@@ -56,6 +56,7 @@ class AveragedOptimizerWrapper(Delegation, TfaMembers, keras.optimizers.Optimize
             shape=(), dtype="int", aggregation="only_first_replica", name="snapshots"
         )
         for variable in variables:
+            store.seen.add(self._key(variable))
             dtype = keras.backend.standardize_dtype(variable.dtype)
             if "float" not in dtype or self._overwrite_variable_with_gradient(variable):
                 continue

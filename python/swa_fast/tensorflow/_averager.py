@@ -154,6 +154,7 @@ def update_if(
     pairs: Sequence[tuple[Any, Any]],
     average_op: Callable[[Any, Any], Any],
     taken: Any,
+    count_after: Callable[[Any], Any],
 ) -> None:
     """Calls ``average_op(value, average)`` for each pair unless the step was skipped.
 
@@ -162,14 +163,19 @@ def update_if(
         after: the same, read after it.
         pairs: each model variable and its average.
         average_op: updates one average; under a strategy, of one replica.
-        taken: integer variable that counts the calls.
+        taken: integer variable, the number of snapshots in the averages.
+        count_after: returns its new value after the calls from its value before.
     """
+
+    def count() -> Any:
+        return taken.assign(count_after(taken.read_value()))
+
     if tf.distribute.has_strategy():
 
         def on_replicas(strategy: Any, before: Any, after: Any) -> None:
             def take() -> Any:
                 update_on_replicas(strategy, pairs, average_op)
-                with tf.control_dependencies([taken.assign_add(1)]):
+                with tf.control_dependencies([count()]):
                     return tf.no_op()
 
             tf.cond(before != after, take, tf.no_op)
@@ -180,7 +186,7 @@ def update_if(
     def take() -> None:
         for value, average in pairs:
             average_op(value, average)
-        taken.assign_add(1)
+        count()
 
     stepped = before != after
     if isinstance(stepped, bool):

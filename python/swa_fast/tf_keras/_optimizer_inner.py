@@ -22,6 +22,10 @@ def average_dtype(variable: Any) -> Any:
     return tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype
 
 
+_GROWTH = 2.0
+"""By this legacy Keras multiplies a loss scale that grows."""
+
+
 class SlotOwner:
     """A variable that reports another dtype, which its slot then gets."""
 
@@ -89,17 +93,32 @@ class Inner:
         counter, scale = scaling
         new_counter, new_scale = self.read_scaling()
         growth = counter + 1 >= self._optimizer.dynamic_growth_steps
-        skipped = (new_counter == 0) & ~(growth & (new_scale >= scale))
+        # The largest scale cannot grow, nor the smallest, 1, shrink.
+        grown = (new_scale > scale) | ((new_scale == scale) & tf.math.is_inf(scale * _GROWTH))
+        skipped = (new_counter == 0) & ~(growth & grown)
         if isinstance(after, int):
             return before if bool(skipped) else after
         return tf.where(skipped, before, after)
 
     def build(self, var_list: Sequence[Any]) -> None:
-        """Creates the inner state for variables."""
+        """Creates the inner state for variables.
+
+        Raises:
+            ValueError: it exists already, and a newer optimizer makes none for other variables.
+        """
         if self._legacy:
             self._optimizer._create_all_weights(var_list)
-        elif not self._built:
+        elif not (self._built or getattr(self.innermost, "_built", False)):
             self._optimizer.build(var_list)
+        else:
+            inner = self.innermost
+            for variable in var_list:
+                if inner._var_key(variable) not in inner._index_dict:
+                    raise ValueError(
+                        f"{inner.name} was not built with the variable {variable.name!r}. It can "
+                        "only be called for the variables it was built with; make a new optimizer "
+                        "for others"
+                    )
         self._built = True
 
     def variables(self) -> list[Any]:

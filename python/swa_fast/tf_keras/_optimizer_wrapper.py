@@ -53,7 +53,6 @@ class AveragedOptimizerWrapper(
     def _wrap(self, optimizer: Any) -> None:
         self._inner = Inner(optimizer)
         self._track_trackable(optimizer, "inner_optimizer")
-        self._known: set[Any] = set()
         self._counters: Any = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -99,7 +98,12 @@ class AveragedOptimizerWrapper(
         self._inner.innermost.iterations = value
 
     def build(self, var_list: Sequence[Any]) -> None:
-        """Creates the inner optimizer's state and the averages."""
+        """Creates the inner optimizer's state and the averages.
+
+        Raises:
+            ValueError: a newer inner optimizer was built, and not with one of the variables;
+                nothing was created.
+        """
         with tf.init_scope():
             self._create_all_weights(list(var_list))
 
@@ -121,9 +125,9 @@ class AveragedOptimizerWrapper(
                 )
             self._weights.append(store.snapshots)
         for variable in var_list:
-            if variable.ref() in self._known:
+            if self._key(variable) in store.seen:
                 continue
-            self._known.add(variable.ref())
+            store.seen.add(self._key(variable))
             if not true_dtype(variable).is_floating:
                 continue
             # A variable that joins late was constant until now, in the snapshots of the past too.
@@ -164,11 +168,12 @@ class AveragedOptimizerWrapper(
 
         Raises:
             TypeError: a pair is malformed.
-            ValueError: no variable has a gradient.
+            ValueError: no variable has a gradient, or a newer inner optimizer was built without one
+                of the variables.
         """
         pairs = check_pairs(grads_and_vars)
         variables = [variable for _, variable in pairs]
-        if not self._known.issuperset(variable.ref() for variable in variables):
+        if not self._store.seen.issuperset(self._key(variable) for variable in variables):
             self.build(variables)
         before, scaling = self._inner.read_steps(), self._inner.read_scaling()
         aggregate = experimental_aggregate_gradients and not skip_gradients_aggregation

@@ -50,6 +50,20 @@ def test_same_weights_as_without_averaging() -> None:
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_a_subclass_with_its_own_average_op_counts_snapshots_in_a_compiled_step() -> None:
+    class Extended(SWA):
+        def average_op(self, var: Any, average_var: Any) -> Any:
+            return super().average_op(var, average_var)
+
+    model = build_model()
+    swa = Extended(keras.optimizers.SGD(0.02), 3, 5)
+    model.compile(swa, "mse")
+    taken = fit(model)
+    due = due_steps(16, 3, 5)
+    check_averages(model, swa, [taken[step] for step in due])
+    assert int(numpy_of(swa._store.snapshots)) == len(due) == 3
+
+
 def test_wrapped_in_a_loss_scale_optimizer() -> None:
     model = build_model()
     swa = SWA(keras.optimizers.SGD(0.02), 1, 2)

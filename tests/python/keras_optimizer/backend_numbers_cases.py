@@ -57,6 +57,69 @@ def test_dtypes(dtype: str) -> None:
     )
 
 
+class Extended(SWA):
+    """Extends `average_op`, and averages as before."""
+
+    def average_op(self, var: Any, average_var: Any) -> Any:
+        return super().average_op(var, average_var)
+
+
+def test_a_subclass_with_its_own_average_op_counts_snapshots() -> None:
+    def train(cls: Any, steps: int, start: int, period: int) -> tuple[Any, Any]:
+        each, inner = variable(np.ones(2)), keras.optimizers.SGD(0.1)
+        inner.build([each])
+        for _ in range(3):  # before it is wrapped
+            inner.apply([keras.ops.ones(2)])
+        optimizer = cls(inner, start, period)
+        optimizer.build([each])
+        for _ in range(steps):
+            optimizer.apply([keras.ops.ones(2)])
+        return optimizer, each
+
+    for steps, taken in ((0, 0), (1, 0), (2, 1), (7, 2), (8, 3)):
+        plain, extended = (train(cls, steps, 1, 3) for cls in (SWA, Extended))
+        for optimizer, each in (plain, extended):
+            assert int(numpy_of(optimizer.weights[optimizer_count(optimizer)])) == taken
+            if taken == 0:
+                before = numpy_of(each)
+                with pytest.warns(UserWarning, match="no snapshot"):
+                    optimizer.assign_average_vars([each])
+                np.testing.assert_array_equal(numpy_of(each), before)
+        ours, theirs = (numpy_of(o.get_slot(v, "average")) for o, v in (extended, plain))
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def optimizer_count(optimizer: Any) -> int:
+    """Returns where the snapshot count is in `optimizer.weights`."""
+    (index,) = [i for i, v in enumerate(optimizer.weights) if v.name == "snapshots"]
+    return index
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    optimizer = SWA("sgd", learning_rate=np.float32(0.5), clipnorm=np.int64(2))
+    assert float(numpy_of(optimizer.learning_rate)) == 0.5
+    assert optimizer.clipnorm == 2.0
+    with pytest.raises(ValueError, match=r"give one of them. Received: lr=0.1, learning_rate=0.2"):
+        SWA("sgd", lr=0.1, learning_rate=0.2)
+
+
+def test_decay_of_a_callable_is_refused() -> None:
+    with pytest.raises(ValueError, match="decay is for a learning rate that is a number"):
+        SWA(keras.optimizers.SGD(lambda: 0.5), decay=0.1)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="torch trains floating-point numbers only")
+def test_trainable_variables_that_are_built_with_and_not_averaged_are_left_alone() -> None:
+    each, whole = variable(np.ones(2)), variable(np.array([3, 4]), "int32")
+    optimizer = SWA(keras.optimizers.SGD(0.5), 0, 1)
+    optimizer.build([each, whole])
+    optimizer.apply([keras.ops.ones(2), keras.ops.zeros(2, "int32")], [each, whole])
+    each.assign(np.full(2, 9.0))
+    optimizer.assign_average_vars([each, whole])
+    np.testing.assert_array_equal(numpy_of(each), np.full(2, 0.5))
+    np.testing.assert_array_equal(numpy_of(whole), [3, 4])
+
+
 def test_assign_before_the_first_snapshot_warns_and_leaves_alone() -> None:
     each = variable(np.ones(3))
     optimizer = SWA(keras.optimizers.SGD(0.5), 5, 1)

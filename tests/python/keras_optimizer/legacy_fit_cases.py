@@ -74,6 +74,19 @@ def test_step_skipped_for_infinite_gradients_takes_no_snapshot(nesting: str, kin
     check_averages(model, swa, [each for each, real in zip(taken, made, strict=True) if real])
 
 
+@KINDS
+@pytest.mark.parametrize("scale", [1.0, 2.0**127])
+def test_step_skipped_at_the_smallest_scale_made_at_the_largest(scale: float, kind: Any) -> None:
+    variable = tf.Variable([1.0])
+    scaler = SCALER(kind.SGD(0.5), initial_scale=scale, dynamic_growth_steps=1)
+    optimizer = SWA(scaler, 0, 1)
+    for gradient, value, snapshots in ((np.inf, 1.0, 0), (1.0, 0.5, 1), (1.0, 0.0, 2)):
+        if scale == 1.0 or gradient == 1.0:  # a skip would lower the largest scale
+            optimizer.apply_gradients([(tf.constant([gradient]), variable)])
+            assert variable.numpy() == [value]
+            assert optimizer._store.snapshots.numpy() == snapshots
+
+
 def fit_and_see_which_steps_were_made(model: Any) -> tuple[list[list[Any]], list[bool]]:
     start = [v.numpy() for v in model.trainable_variables]
     taken = fit(model)

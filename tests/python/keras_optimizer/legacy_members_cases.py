@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from legacy_models import KINDS
+from legacy_models import KINDS, LEGACY, NEW
 from swa_fast.tf_keras.optimizers import SWA, AveragedOptimizerWrapper
 
 
@@ -161,3 +161,35 @@ def test_bad_input(kind: Any) -> None:
         optimizer.set_weights([np.zeros(3), *before[1:]])
     for a, b in zip(optimizer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_foreign_variable_of_a_built_newer_optimizer_changes_nothing() -> None:
+    variable, foreign = tf.Variable([1.0, 2.0]), tf.Variable([5.0], name="foreign")
+    for built_before in (False, True):
+        inner = NEW.SGD(0.1, momentum=0.5)
+        if built_before:
+            inner.build([variable])
+        optimizer = SWA(inner, 0, 1)
+        optimizer.apply_gradients([(tf.ones(2), variable)])
+        before = optimizer.get_weights()
+        for call in (
+            lambda o=optimizer: o.apply_gradients([(tf.ones(1), foreign)]),
+            lambda o=optimizer: o.build([foreign]),
+        ):
+            with pytest.raises(ValueError, match="not built with the variable 'foreign:0'"):
+                call()
+            assert len(optimizer.get_weights()) == len(before)
+        optimizer.set_weights(before)
+        optimizer.apply_gradients([(tf.ones(2), variable)])
+
+
+def test_decay_of_a_callable_rate_is_refused() -> None:
+    with pytest.raises(ValueError, match="decay is for a learning rate that is a number"):
+        SWA(LEGACY.SGD(lambda: 0.5), decay=0.1)
+    # A newer optimizer asks the callable once, for the number it starts from.
+    for inner in (LEGACY.SGD(0.5), NEW.SGD(0.5), NEW.SGD(lambda: 0.5)):
+        variable = tf.Variable([1.0])
+        optimizer = SWA(inner, decay=1.0)
+        for value in (0.5, 0.25):
+            optimizer.apply_gradients([(tf.ones(1), variable)])
+            assert variable.numpy() == [value]

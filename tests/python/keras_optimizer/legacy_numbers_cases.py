@@ -126,3 +126,23 @@ def test_subclass_average_op(mode: str, kind: Any) -> None:
     run()
     run()
     np.testing.assert_array_equal(optimizer.get_slot(variable, "average").numpy(), [2 * 1 + 1])
+
+
+@KINDS
+@MODES
+def test_a_subclass_with_its_own_average_op_counts_snapshots(mode: str, kind: Any) -> None:
+    class Extended(SWA):
+        def average_op(self, var: Any, average_var: Any) -> Any:
+            return super().average_op(var, average_var)
+
+    variable = tf.Variable([1.0, 2.0])
+    optimizer = Extended(kind.SGD(1.0), 1, 2)
+    optimizer.build([variable])
+    run = compiled(lambda g: optimizer.apply_gradients([(g, variable)]), mode)
+    run(tf.ones(2))
+    with pytest.warns(UserWarning, match="no snapshot"):
+        optimizer.assign_average_vars([variable])
+    for _ in range(4):
+        run(tf.ones(2))
+    assert optimizer._store.snapshots.numpy() == 2
+    np.testing.assert_array_equal(optimizer.get_slot(variable, "average").numpy(), [-2.0, -1.0])
