@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -224,9 +223,11 @@ def images_and_renormalization(env: Environment) -> None:
     keras, layers = env.keras, env.keras.layers
     keras.utils.set_random_seed(8)
     images = np.random.default_rng(1).normal(size=(10, 4, 4, 3)).astype(np.float32) * 2 + 1
-    bn_class = layers.BatchNormalization
-    known = "renorm" in inspect.signature(bn_class).parameters  # not in Keras 3.12, nor before
-    bn, renorm = bn_class(), bn_class(**({"renorm": True} if known else {}))
+    bn = layers.BatchNormalization()
+    try:
+        renorm = layers.BatchNormalization(renorm=True)
+    except ValueError:  # Keras 3.12, the last for Python 3.10, has none
+        renorm = layers.BatchNormalization()
     start = keras.Input((4, 4, 3))
     model = keras.Model(start, layers.Dense(1)(layers.Flatten()(bn(start) + renorm(start * 2.0))))
     model.compile(keras.optimizers.SGD(0.001), "mse")
