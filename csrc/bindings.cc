@@ -92,6 +92,16 @@ std::unique_ptr<ImportedList> import_counter(py::handle count) {
   return counter->any_cuda() ? std::move(counter) : nullptr;
 }
 
+// For a message: what str() says, or the type where it refuses (an int of thousands of digits).
+std::string text_of(py::handle value) {
+  try {
+    return py::str(value).cast<std::string>();
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_ValueError)) throw;
+    return "an " + type_name(value.ptr()) + " too long to print";
+  }
+}
+
 int64_t parse_integer(py::handle value, const char* name) {
   if (PyBool_Check(value.ptr()) != 0 || PyIndex_Check(value.ptr()) == 0) {
     throw_type_error(std::string(name) + " must be an int. Received: " + type_name(value.ptr()) +
@@ -113,8 +123,7 @@ void running_mean(py::handle averages, py::handle values, py::handle count, py::
   }
   const int64_t n = parse_integer(count, "count");
   if (n < 0 || n > kMaxCount) {
-    throw_value_error("count must be at least 0 and below 2**53. Received: " +
-                      py::str(count).cast<std::string>());
+    throw_value_error("count must be at least 0 and below 2**53. Received: " + text_of(count));
   }
   run(Op::kLerp, averages, "averages", values, "values", mean_weight(n), {nullptr, copied.get()});
 }
@@ -123,12 +132,15 @@ void lerp_lists(py::handle averages, py::handle values, py::handle weight, py::h
   const std::unique_ptr<Copies> copied = import_copies(copies);
   const double w = PyFloat_AsDouble(weight.ptr());
   if (w == -1.0 && PyErr_Occurred() != nullptr) {
-    PyErr_Clear();
-    throw_type_error("weight must be a number. Received: " + type_name(weight.ptr()));
+    const py::error_already_set error;
+    if (error.matches(PyExc_TypeError)) {
+      throw_type_error("weight must be a number. Received: " + type_name(weight.ptr()));
+    }
+    if (!error.matches(PyExc_OverflowError)) throw error;
+    throw_value_error("weight must be between 0 and 1. Received: " + text_of(weight));
   }
   if (!(w >= 0.0 && w <= 1.0)) {  // also refuses NaN
-    throw_value_error("weight must be between 0 and 1. Received: " +
-                      py::str(weight).cast<std::string>());
+    throw_value_error("weight must be between 0 and 1. Received: " + text_of(weight));
   }
   run(Op::kLerp, averages, "averages", values, "values", lerp_weight(w), {nullptr, copied.get()});
 }
@@ -144,7 +156,7 @@ void set_threads(py::handle count) {
   const int64_t n = count.is_none() ? 0 : parse_integer(count, "n");
   if (!count.is_none() && (n < 1 || n > 4096)) {
     throw_value_error("n must be between 1 and 4096, or None for the default. Received: " +
-                      py::str(count).cast<std::string>());
+                      text_of(count));
   }
   cpu::set_num_threads(static_cast<int>(n));
 }

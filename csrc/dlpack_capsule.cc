@@ -34,12 +34,20 @@ std::unique_ptr<ManagedExport<Managed>> consume(PyObject* capsule, const char* n
 }
 
 // True if the tensor is in memory that the CPU reads; else `buffer` holds its device.
-bool in_cpu_memory(PyObject* item, Buffer* buffer) {
+bool in_cpu_memory(PyObject* item, const char* list, size_t index, Buffer* buffer) {
   const py::handle handle(item);
   if (!py::hasattr(handle, "__dlpack_device__")) return true;  // the capsule will tell
-  const auto device = py::tuple(handle.attr("__dlpack_device__")());
+  const py::object device = handle.attr("__dlpack_device__")();
   dlpack::Tensor tensor = {};
-  tensor.device = {device[0].cast<int32_t>(), device[1].cast<int32_t>()};
+  try {
+    const auto pair = py::tuple(device);
+    if (pair.size() != 2) throw py::cast_error();
+    tensor.device = {pair[0].cast<int32_t>(), pair[1].cast<int32_t>()};
+  } catch (const py::cast_error&) {
+    throw_buffer_error(item_name(list, index) + ": __dlpack_device__ of " + type_name(item) +
+                       " must return two ints, device type and number. Received: " +
+                       py::repr(device).cast<std::string>());
+  }
   tensor.dtype = {kCodeFloat, 32, 1};
   const int32_t type = tensor.device.device_type;
   if (type == dlpack::kCpuDevice || type == dlpack::kCudaHostDevice ||
@@ -92,7 +100,7 @@ std::unique_ptr<Export> import_dlpack(PyObject* item, const char* list, size_t i
                                       ExportStream* stream, Buffer* buffer) {
   py::object capsule;
   try {
-    if (stream == nullptr && !in_cpu_memory(item, buffer)) return nullptr;
+    if (stream == nullptr && !in_cpu_memory(item, list, index, buffer)) return nullptr;
     capsule = stream == nullptr ? request_capsule(item) : request_capsule_on(item, stream);
   } catch (py::error_already_set& error) {
     raise_export_error(error, item, item_name(list, index));

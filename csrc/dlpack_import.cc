@@ -145,6 +145,9 @@ void ImportedList::import_item(PyObject* item, size_t index) {
     case Route::kNumpy:
       owner = import_numpy(item, name_, index, &buffer);
       break;
+    case Route::kMasked:
+      throw_type_error(item_name(name_, index) + " is a " + type_name(item) +
+                       ", whose mask would be ignored: pass its memory, x.data, or x.filled()");
     case Route::kPythonBuffer:
       owner = import_python_buffer(item, name_, index, &buffer);
       break;

@@ -39,11 +39,11 @@ bool has_prefix(const std::string& text, const char* prefix) {
   return text.compare(0, std::strlen(prefix), prefix) == 0;
 }
 
-bool is_numpy_array(PyTypeObject* type) {
-  const py::object numpy = loaded_module("numpy");
-  if (numpy.is_none()) return false;
-  const py::object ndarray = numpy.attr("ndarray");
-  return PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(ndarray.ptr())) != 0;
+bool is_subtype_of(PyTypeObject* type, const char* module, const char* name) {
+  const py::object loaded = loaded_module(module);
+  if (loaded.is_none()) return false;
+  const py::object base = loaded.attr(name);
+  return PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(base.ptr())) != 0;
 }
 
 Route find_route(PyTypeObject* type) {
@@ -59,8 +59,9 @@ Route find_route(PyTypeObject* type) {
     }
     return route;
   }
-  if (is_numpy_array(type)) {
-    route.kind = Route::kNumpy;
+  if (is_subtype_of(type, "numpy", "ndarray")) {
+    const bool masked = is_subtype_of(type, "numpy.ma", "MaskedArray");
+    route.kind = masked ? Route::kMasked : Route::kNumpy;
     return route;
   }
   const std::string module = module_of(type);

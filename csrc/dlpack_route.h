@@ -14,6 +14,7 @@ struct Route {
     kTorch,         // a torch tensor by its Python methods: old torch, or a harmless subclass
     kTorchWrapper,  // a torch subclass without memory of its own (FakeTensor, DTensor): refused
     kNumpy,         // NumPy's C structure
+    kMasked,        // a NumPy array with a mask, which arithmetic on its memory ignores: refused
     kDlpack,        // __dlpack__
     kPythonBuffer,  // buffer protocol
   };

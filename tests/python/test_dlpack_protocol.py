@@ -124,6 +124,15 @@ def test_both_protocols_in_both_roles(producer_type: type[Producer]) -> None:
         assert source.calls == [{"max_version": (1, 1)}]
 
 
+@pytest.mark.parametrize("device", [("cpu", 0), (1, None), (1, 2**40), (1,), 1, None])
+def test_a_device_that_is_none(device: Any) -> None:
+    source, destination = Producer(), np.zeros(4, np.float32)
+    source.device = device
+    with pytest.raises(BufferError, match=r"src\[0\].*(must return two ints|cannot be exported)"):
+        swa_fast.copy_([destination], [source])
+    assert not destination.any()
+
+
 def test_byte_offset() -> None:
     source = Producer(byte_offset=8, shape=(2,))
     destination = np.zeros(2, np.float32)

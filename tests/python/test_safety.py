@@ -252,6 +252,38 @@ def test_weights_out_of_range(weight: float) -> None:
     assert (a == f32(3)).all()
 
 
+@pytest.mark.parametrize(
+    "number", [10**400, 10**5000, -(10**5000)], ids=["400 digits", "5000 digits", "negative"]
+)
+def test_numbers_that_no_float_holds(number: int) -> None:
+    a = f32(3)
+    with pytest.raises(ValueError, match=r"weight must be between 0 and 1\. Received: "):
+        swa_fast.lerp_([a], [f32(3) * 2], number)
+    with pytest.raises(
+        ValueError, match=r"count must be at least 0 and below 2\*\*53\. Received: "
+    ):
+        swa_fast.running_mean_([a], [f32(3) * 2], number)
+    assert a.tobytes() == f32(3).tobytes()
+
+
+def test_an_interruption_is_not_taken_for_a_wrong_type() -> None:
+    class Interrupted:
+        def __float__(self) -> float:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        swa_fast.lerp_([f32(3)], [f32(3)], Interrupted())  # type: ignore[arg-type]
+
+
+@EVERY_CALL
+def test_masked_arrays(call: str) -> None:
+    masked = np.ma.array(f32(3), mask=[False, True, False])
+    refuse(call, [masked], [f32(3)], TypeError, "[1] is a numpy.ma", "MaskedArray, whose mask")
+    refuse(call, [f32(3)], [masked], TypeError, "[1] is a numpy.ma", "MaskedArray, whose mask")
+    function, _, _ = CALLS[call]
+    function([masked.data], [masked.filled()])  # what the message says
+
+
 @pytest.mark.parametrize("weight", ["0.5", None, [0.5]])
 def test_weights_of_a_wrong_type(weight: Any) -> None:
     with pytest.raises(TypeError, match=r"weight must be a number\. Received: "):
