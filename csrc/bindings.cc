@@ -76,7 +76,7 @@ void run(Op op, py::handle dst, const char* dst_name, py::handle src, const char
   }
   const Plan plan(op, lists, weight, on_device, copies ? &*copies : nullptr);
   if (plan.empty()) return;
-  dst_list.mark_written();
+  if (plan.writes_lists()) dst_list.mark_written();
   if (op == Op::kSwap) src_list.mark_written();
   if (copies) extras.copies->dst.mark_written();
   const py::gil_scoped_release unlocked;

@@ -76,6 +76,7 @@ Plan::Plan(Op op, const TensorLists& lists, const Weight& weight, const Counter*
   const bool known = op == Op::kLerp && counter == nullptr;
   const Op effect = known && bits == bit_cast<uint64_t>(1.0) ? Op::kCopy : op;
   const bool writes_nothing = known && bits << 1 == 0;  // 0 or -0
+  writes_lists_ = !writes_nothing;
   add({op, effect, writes_nothing}, lists, counter, 0, &ranges);
   if (copies != nullptr) add({Op::kCopy, Op::kCopy, false}, *copies, counter, count, &ranges);
   const auto name = [&](size_t pair, bool is_src) {

@@ -48,6 +48,9 @@ class Plan {
   // True if there is nothing to do: no tensors, or only empty ones.
   bool empty() const { return cpu_.bytes() == 0 && cuda_.empty(); }
 
+  // False if the first lists stay as they are, whatever is copied.
+  bool writes_lists() const { return writes_lists_; }
+
   // Does the work: on the CPU before it returns, on CUDA devices in the order of their streams.
   // Call it without the interpreter lock. Throws RuntimeError if CUDA refuses a launch; nothing
   // else can fail.
@@ -64,6 +67,7 @@ class Plan {
            std::vector<PairRange>* ranges);
 
   Weight weight_;
+  bool writes_lists_ = true;
   cpu::Launch cpu_;
   cuda::Launch cuda_;
 };

@@ -111,3 +111,5 @@ def test_torch_sees_that_copies_are_written() -> None:
         [average], [torch.ones(3)], 0.5, copies=([buffer, saved], [buffer + 1, saved + 1])
     )
     assert (average._version, buffer._version, saved._version) == (1, 1, 1)
+    swa_fast.lerp_([average], [torch.ones(3)], 0.0, copies=([buffer], [buffer + 1]))
+    assert (average._version, buffer._version) == (1, 2)  # the average was not written
