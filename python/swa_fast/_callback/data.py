@@ -44,6 +44,11 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
     return itertools.islice(batches, steps)
 
 
+def serves_once(data: Any) -> bool:
+    """Tells whether `data` is a generator or another iterator, which cannot start anew."""
+    return isinstance(data, Iterator)
+
+
 def _batches(data: Any, steps: int | None) -> Iterator[Any]:
     if hasattr(data, "cardinality"):  # tf.data, whose len() refuses an endless dataset
         if steps is None and int(data.cardinality()) == -1:

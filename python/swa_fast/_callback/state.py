@@ -102,14 +102,18 @@ def load(path: str | os.PathLike[str]) -> State:
         with np.load(Path(path), allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             averages = [file[f"average_{index}"] for index in range(len(file.files) - 1)]
-    except (KeyError, ValueError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{str(path)!r} is not a state that swa_fast saved: {error}") from error
-    found = header.pop("format", None)
-    if found != _FORMAT:
+        found = header.pop("format", None)
+        state = check({"averages": averages, **header}) if found == _FORMAT else None
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damage shows in every module that reading goes through
+        raise ValueError(
+            f"{str(path)!r} is not a state that swa_fast saved. "
+            f"Received: a file that gives {type(error).__name__}: {error}"
+        ) from error
+    if state is None:
         raise ValueError(f"{str(path)!r} must have format {_FORMAT}. Received: {found}")
-    return check({"averages": averages, **header})
+    return state
 
 
 def save_backup(path: str | os.PathLike[str], state: State) -> None:
