@@ -115,4 +115,4 @@ class Averages:
         """Takes over copies of `arrays` as the mean of `count` snapshots."""
         self._arrays = [np.array(array, order="C") for array in arrays]
         self.count = count
-        self._restored = True
+        self._restored = count > 0

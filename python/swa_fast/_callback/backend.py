@@ -65,6 +65,13 @@ class Backend(Protocol):
     def steps_per_execution(self, model: Any) -> int:
         """Returns how many batches one call of the model's train function runs."""
 
+    def runs_in_full(self, names: dict[str, Any]) -> bool:
+        """Tells whether the last execution of an epoch runs as many batches as all others.
+
+        Args:
+            names: local names of the `fit`; empty if it was not found.
+        """
+
     def one_step_at_a_time(self, model: Any) -> AbstractContextManager[int]:
         """Lets a function from `single_step_function` run; gives the batches of one execution."""
 

@@ -19,19 +19,21 @@ def check_epochs(asked: Arguments, epochs: int) -> None:
         )
 
 
-def check_data(data: Any, batch_size: int, validates: bool) -> None:
-    """Checks `bn_data`.
+def check_data(data: Any, batch_size: int | None, validates: bool) -> None:
+    """Checks `bn_data`, if there is any.
 
     Raises:
         TypeError: it is neither arrays nor iterable.
-        ValueError: it never ends, or cannot serve every validation and has to.
+        ValueError: it is a dataset that never ends, or cannot serve every validation and has to.
     """
+    if data is None:
+        return
     if validates and serves_once(data):
         raise ValueError(
             "with validate_with_average bn_data must serve every validation. Received: "
             f"{type(data).__name__}, which can be read once; give arrays or a dataset"
         )
-    input_batches(data, batch_size)  # raises if it never ends
+    input_batches(data, batch_size or 32)
 
 
 def check_length(backend: Backend, model: Any, asked: Arguments, steps: int | None) -> None:

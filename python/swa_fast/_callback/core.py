@@ -51,7 +51,8 @@ class AveragingCallback(Resumable):
         batch_size: no longer needed; samples in a batch when `bn_data` is arrays (then 32 if None).
         verbose: 1 prints what keras-swa prints.
         bn_data: what `update_bn` takes: recomputes moving statistics after training, so that the
-            last epoch trains. With `validate_with_average` also before each validation.
+            last epoch trains. With `validate_with_average` also before each validation, for which
+            a generator is refused. An endless generator is not recognized.
         start_step: average by batch, from this batch on (counted from 0 over all epochs).
         every_n_steps: average by batch: batches from one snapshot to the next; from the first batch
             of `start_epoch` on unless `start_step` is given.
@@ -103,7 +104,7 @@ class AveragingCallback(Resumable):
         self.backup_path = backup_path
         self._averages = Averages(decay)
         self._epochs_done = 0
-        self._steps = StepCounter(None, None, None)
+        self._steps = StepCounter()
         self._rates: RateDriver | None = None
         self._resume: _state.State | None = None
         self._guard: Guard | None = None
@@ -145,19 +146,13 @@ class AveragingCallback(Resumable):
         if self._guard is not None:  # left behind by a fit that failed before its first epoch
             self._guard.remove()
         backend = self._backend = self._make_backend()
-        asked, epochs, resume = self._arguments, self.params["epochs"], self._resume
+        asked, resume = self._arguments, self._resume
+        epochs, steps = self.params["epochs"], self.params.get("steps")
         running.check_alone(self.model, self.params)
         before_training.check_epochs(asked, epochs)
-        before_training.check_length(backend, self.model, asked, self.params.get("steps"))
-        saved = resume
-        if saved is None and self.backup_path is not None:
-            saved = next(iter(_state.backups(self.backup_path)), None)
-        saved_rates = None if saved is None else saved["rates"]
-        rates = RateDriver(backend, self.model.optimizer, asked, saved_rates)
-        if self.bn_data is not None:
-            before_training.check_data(
-                self.bn_data, self.batch_size or 32, self.validate_with_average
-            )
+        before_training.check_length(backend, self.model, asked, steps)
+        rates = RateDriver(backend, self.model.optimizer, asked, self._saved_rates())
+        before_training.check_data(self.bn_data, self.batch_size, self.validate_with_average)
 
         running.claim(self.model, self.params)
         self._rates = rates
@@ -165,7 +160,8 @@ class AveragingCallback(Resumable):
         self._epochs = epochs
         self._averages = Averages(asked.decay)
         self._epochs_done = 0
-        self._steps = StepCounter(asked.every_n_steps, asked.start_step, self.params.get("steps"))
+        in_full = backend.runs_in_full(fit_locals(self.model))
+        self._steps = StepCounter(asked.every_n_steps, asked.start_step, steps, in_full)
         self._averaged_epoch = -1
         self._goes_on = resume is not None
         if resume is not None:

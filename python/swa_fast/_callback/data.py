@@ -46,7 +46,7 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
 
 def serves_once(data: Any) -> bool:
     """Tells whether `data` is a generator or another iterator, which cannot start anew."""
-    return isinstance(data, Iterator)
+    return isinstance(data[0] if isinstance(data, tuple) and data else data, Iterator)
 
 
 def _batches(data: Any, steps: int | None) -> Iterator[Any]:

@@ -79,6 +79,13 @@ class Resumable:
         if state["rates"] is not None and self._rates is not None:
             self._rates.rates = Rates(*state["rates"])  # type: ignore[arg-type]
 
+    def _saved_rates(self) -> list[float | None] | None:
+        """Returns the rates of the state that the `fit` that begins may go on from."""
+        saved = self._resume
+        if saved is None and self.backup_path is not None:
+            saved = next(iter(_state.backups(self.backup_path)), None)
+        return None if saved is None else saved["rates"]
+
     def _show_rates(self) -> None:
         """Puts numbers in the place of "auto" in the callback's attributes."""
         assert self._rates is not None

@@ -75,6 +75,13 @@ class KerasBackend(CommonBackend):
         """Returns the number that `compile` was given."""
         return int(model.steps_per_execution)
 
+    def runs_in_full(self, names: dict[str, Any]) -> bool:
+        """Keras 3 rounds a `steps_per_epoch` up to whole executions, if the data has so many."""
+        if not names.get("steps_per_epoch") or "epoch_iterator" not in names:
+            return False
+        batches = names["epoch_iterator"].data_adapter.num_batches
+        return batches is None or batches > names["steps_per_epoch"]
+
     @contextlib.contextmanager
     def one_step_at_a_time(self, model: Any) -> Iterator[int]:
         """Keras reads the number when a function is made or traced."""

@@ -98,6 +98,10 @@ class LegacyKerasBackend(CommonBackend):
         variable = model._steps_per_execution
         return 1 if variable is None else int(variable.numpy())
 
+    def runs_in_full(self, names: dict[str, Any]) -> bool:
+        """Keras 2 shortens the last execution, and says so."""
+        return False
+
     @contextlib.contextmanager
     def one_step_at_a_time(self, model: Any) -> Iterator[int]:
         """Keras reads the number, a variable, when a function is made."""

@@ -1,3 +1,4 @@
+# ruff: noqa: B023 - each function runs only in the turn of the loop that made it
 """States and backups that are not this fit's: of another run, of another model, damaged."""
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ def a_backup_that_was_left_behind_has_no_say_in_a_fit_from_epoch_0(env: Environm
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "swa.npz"
 
-            def swa(lower: Any, path: Any = path, asked: Any = (schedule, period)) -> Any:
-                schedule, period = asked
-                return env.SWA(3, schedule, lower, None, period, backup_path=path)
+            def swa(lower: Any, backup_path: Any = path) -> Any:
+                return env.SWA(3, schedule, lower, None, period, backup_path=backup_path)
 
             def leave() -> None:
                 model = env.dense_model(_sgd(env, 0.1))
@@ -36,7 +36,7 @@ def a_backup_that_was_left_behind_has_no_say_in_a_fit_from_epoch_0(env: Environm
                     env.fit(model, swa(0.05), env.callback(on_epoch_begin=fail))
                 assert path.exists()
 
-            expected = swa(0.001, path=None)
+            expected = swa(0.001, None)
             env.fit(env.dense_model(_sgd(env, 0.01)), expected)
             leave()
             found = swa(0.001)
