@@ -22,7 +22,8 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
 
     Raises:
         TypeError: `data` is None or cannot be iterated.
-        ValueError: arrays differ in their number of samples, or `data` is endless without `steps`.
+        ValueError: arrays differ in their number of samples, or `data` is a dataset that says that
+            it is endless, without `steps`.
     """
     check_integer("batch_size", batch_size, 1)
     if steps is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 
@@ -99,7 +100,7 @@ def load(path: str | os.PathLike[str]) -> State:
         ValueError: the file is not one of ours.
     """
     try:
-        with np.load(Path(path), allow_pickle=False) as file:
+        with Path(path).open("rb") as stream, _archive(stream) as file:
             header = json.loads(str(file["header"]))
             averages = [file[f"average_{index}"] for index in range(len(file.files) - 1)]
         found = header.pop("format", None)
@@ -114,6 +115,13 @@ def load(path: str | os.PathLike[str]) -> State:
     if state is None:
         raise ValueError(f"{str(path)!r} must have format {_FORMAT}. Received: {found}")
     return state
+
+
+def _archive(stream: BinaryIO) -> Any:
+    if not zipfile.is_zipfile(stream):  # for which NumPy would recommend to unpickle it
+        raise ValueError("it is no whole .npz archive")
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False)
 
 
 def save_backup(path: str | os.PathLike[str], state: State) -> None:
