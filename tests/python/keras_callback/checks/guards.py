@@ -62,12 +62,11 @@ def executions_of_several_steps_and_data_of_unknown_length(env: Environment) -> 
         assert_same_bits(weights(model), before)
         swa = env.SWA(2, **arguments)
         model.fit(data.repeat(), steps_per_epoch=5, epochs=4, verbose=0, callbacks=[swa])
-        before = int(array(model.optimizer.iterations))
-        assert swa.get_state()["steps"] == before == 24  # Keras 3 rounds steps_per_epoch up
+        ran = int(array(model.optimizer.iterations))
+        assert swa.get_state()["steps"] == ran == 24  # Keras 3 rounds steps_per_epoch up
         swa = env.SWA(2, **arguments)
         env.fit(model, swa, epochs=4, steps_per_epoch=3)  # all there is
-        ran = int(array(model.optimizer.iterations)) - before
-        assert swa.get_state()["steps"] == ran == 12
+        assert swa.get_state()["steps"] == int(array(model.optimizer.iterations)) - ran == 12
     model.fit(data, epochs=3, verbose=0, callbacks=[env.SWA(2)])
 
 

@@ -29,7 +29,7 @@ def optimizers_that_a_model_keeps_for_its_own_train_step(env: Environment) -> No
             if place == "list":
                 self.kept = [optimizer]
             elif place == "nested":
-                self.kept = ({"a": [optimizer]},)
+                self.also_kept = ({"a": [optimizer]},)
             elif place == "layer":
                 self.last.kept = {"a": optimizer}
             else:
