@@ -13,8 +13,8 @@ from . import check
 from .environment import Environment, assert_same_bits, raises, weights
 
 
-def _sgd(env: Any, rate: float) -> Any:
-    return env.keras.optimizers.SGD(rate)
+def _model(env: Any, rate: float) -> Any:
+    return env.dense_model(env.keras.optimizers.SGD(rate), run_eagerly=True)
 
 
 @check("tensorflow", "torch", "tf_keras")
@@ -31,20 +31,22 @@ def a_backup_that_was_left_behind_has_no_say_in_a_fit_from_epoch_0(env: Environm
                 return env.SWA(3, schedule, lower, None, period, backup_path=backup_path)
 
             def leave() -> None:
-                model = env.dense_model(_sgd(env, 0.1))
+                model = _model(env, 0.1)
                 with raises(RuntimeError, "killed"):
                     env.fit(model, swa(0.05), env.callback(on_epoch_begin=fail))
                 assert path.exists()
 
             expected = swa(0.001, None)
-            env.fit(env.dense_model(_sgd(env, 0.01)), expected)
+            env.fit(_model(env, 0.01), expected)
             leave()
             found = swa(0.001)
-            env.fit(env.dense_model(_sgd(env, 0.01)), found)
+            env.fit(_model(env, 0.01), found)
             assert found.lr_record == expected.lr_record
             assert (found.swa_lr, found.swa_lr2) == (expected.swa_lr, expected.swa_lr2)
+            if schedule == "cyclic":
+                continue
             leave()
-            model = env.dense_model(_sgd(env, 0.01))
+            model = _model(env, 0.01)
             before = weights(model)
             with raises(ValueError, '"swa_lr" must be lower than rate set in optimizer.'):
                 env.fit(model, swa(0.05))
