@@ -14,7 +14,7 @@ from .environment import Environment, assert_same_bits, raises, weights
 
 
 def _model(env: Any, rate: float) -> Any:
-    return env.dense_model(env.keras.optimizers.SGD(rate), run_eagerly=True)
+    return env.dense_model(env.keras.optimizers.SGD(rate))
 
 
 @check("tensorflow", "torch", "tf_keras")
