@@ -41,11 +41,15 @@ class Averages:
         self.count = 0
         self._decay = decay
         self._arrays: list[Array] = []
+        self._restored = False
 
     def check(self, shapes: Sequence[tuple[int, ...]], labels: Callable[[], Sequence[str]]) -> None:
-        """Raises ValueError if the weights are no longer those of the first snapshot."""
+        """Raises ValueError if the weights are not those of the first snapshot."""
         if self.count == 0:
             return
+        if self._restored:
+            self._check_state(shapes, labels)
+            self._restored = False
         if len(shapes) != len(self._arrays):
             raise ValueError(
                 f"the model's weights must not change during fit: it had {len(self._arrays)} "
@@ -57,6 +61,22 @@ class Averages:
                     "the model's weights must not change their shapes during fit: "
                     f"{labels()[index]!r} had "
                     f"shape {array.shape} at the first snapshot and has {tuple(shape)} now"
+                )
+
+    def _check_state(
+        self, shapes: Sequence[tuple[int, ...]], labels: Callable[[], Sequence[str]]
+    ) -> None:
+        rule = "the state must be of a model with the same weights. Received:"
+        if len(shapes) != len(self._arrays):
+            raise ValueError(
+                f"{rule} a state that has averages of {len(self._arrays)} floating-point weights, "
+                f"and a model that has {len(shapes)}"
+            )
+        for index, (array, shape) in enumerate(zip(self._arrays, shapes, strict=True)):
+            if array.shape != shape:
+                raise ValueError(
+                    f"{rule} a state whose average {index} has shape {array.shape}, and a model "
+                    f"whose weight {index}, {labels()[index]!r}, has shape {tuple(shape)}"
                 )
 
     def take(
@@ -95,3 +115,4 @@ class Averages:
         """Takes over copies of `arrays` as the mean of `count` snapshots."""
         self._arrays = [np.array(array, order="C") for array in arrays]
         self.count = count
+        self._restored = count > 0

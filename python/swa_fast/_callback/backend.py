@@ -23,6 +23,9 @@ class Backend(Protocol):
     """For each method of an optimizer that changes weights: what to call instead, given the
     optimizer and the method's arguments, to change nothing."""
 
+    def layers(self, model: Any) -> list[Any]:
+        """Returns `model` and all layers below it, once each, those in custom layers included."""
+
     def batch_norm_layers(self, model: Any) -> list[Any]:
         """Returns every batch-normalization layer inside `model`, once, however deep."""
 
@@ -59,13 +62,30 @@ class Backend(Protocol):
     def single_step_function(self, model: Any) -> Callable[..., Any]:
         """Returns a new train function that runs one batch; the model keeps its own."""
 
+    def steps_per_execution(self, model: Any) -> int:
+        """Returns how many batches one call of the model's train function runs."""
+
+    def runs_in_full(self, names: dict[str, Any]) -> bool:
+        """Tells whether the last execution of an epoch runs as many batches as all others.
+
+        Args:
+            names: local names of the `fit`; empty if it was not found.
+        """
+
     def one_step_at_a_time(self, model: Any) -> AbstractContextManager[int]:
         """Lets a function from `single_step_function` run; gives the batches of one execution."""
 
     def stand_in(
-        self, call: Callable[..., Any], original: Callable[..., Any]
+        self,
+        recorded: Callable[[Callable[..., Any]], Callable[..., Any]],
+        original: Callable[..., Any],
     ) -> Callable[..., Any]:
-        """Returns what takes the place of a layer's `call`: `call`, as the framework wants it."""
+        """Returns what takes the place of a layer's `call`.
+
+        Args:
+            recorded: makes of what runs the layer a function that records as well.
+            original: the layer's `call`.
+        """
 
     def record_statistics(
         self, recorder: Any, step: Callable[..., Any], arguments: tuple[Any, ...], steps: int

@@ -11,6 +11,7 @@ recorder is installed.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Sequence
@@ -29,13 +30,13 @@ class Recorder:
 
     Args:
         layers: batch-normalization layers; one that runs in inference mode is left alone.
-        stand_in: makes of the recording `call` and the original what takes the layer's place.
+        stand_in: returns what takes the place of a layer's `call`, see `Backend`.
     """
 
     def __init__(
         self,
         layers: Sequence[Any],
-        stand_in: Callable[[Callable[..., Any], Callable[..., Any]], Callable[..., Any]],
+        stand_in: Callable[[Callable[..., Any], Any], Callable[..., Any]],
     ) -> None:
         self.layers = list(layers)
         self.batches = 0
@@ -50,9 +51,8 @@ class Recorder:
         self._saved = []
         for index, layer in enumerate(self.layers):
             self._saved.append((layer, layer.momentum, vars(layer).get("call")))
-            vars(layer)["call"] = self._stand_in(
-                self._recorded(index, layer, layer.call), layer.call
-            )
+            recorded = functools.partial(self._recorded, index, layer, _training_of(layer.call))
+            vars(layer)["call"] = self._stand_in(recorded, layer.call)
 
     def remove(self) -> None:
         """Gives the layers their own `call` and `momentum` back; does nothing the second time."""
@@ -105,12 +105,15 @@ class Recorder:
                 pairs.append((layer.moving_stddev, np.sqrt(means[1] + layer.epsilon)))
         return pairs
 
-    def _recorded(self, index: int, layer: Any, original: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(original)
-
+    def _recorded(
+        self,
+        index: int,
+        layer: Any,
+        training_of: Callable[..., Any],
+        original: Callable[..., Any],
+    ) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            training = signature.bind_partial(*args, **kwargs).arguments.get("training")
-            if _is_true(training) and layer.trainable:
+            if _is_true(training_of(*args, **kwargs)) and layer.trainable:
                 key = (threading.get_ident(), index)
                 calls = self._calls.get(key, 0)
                 if calls == 0:
@@ -134,6 +137,18 @@ def renorm_state(layer: Any) -> list[Any]:
     """Returns what batch renormalization keeps for training, which is not a result."""
     variables = [getattr(layer, name, None) for name in _RENORM]
     return [variable for variable in variables if variable is not None]
+
+
+def _training_of(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that finds `training` in the arguments of `call`, None without it."""
+    signature = inspect.signature(call)
+
+    def training(*args: Any, **kwargs: Any) -> Any:
+        if "training" in kwargs:  # a subclass may take it into its **kwargs
+            return kwargs["training"]
+        return signature.bind_partial(*args, **kwargs).arguments.get("training")
+
+    return training
 
 
 def _is_true(training: Any) -> bool:

@@ -18,6 +18,10 @@ class CommonBackend:
         self._all_weights: list[Any] = []
         self._weights: list[Any] = []
 
+    def layers(self, model: Any) -> list[Any]:
+        """Returns `model` and all layers below it, once each, those in custom layers included."""
+        return list({id(layer): layer for layer in model._flatten_layers()}.values())
+
     def weights(self, model: Any) -> list[Any]:
         """Returns the floating-point weights."""
         # Each step may ask, and a variable's type takes longer to find out than its identity.

@@ -8,11 +8,10 @@ from typing import Any
 from swa_fast._schedule import snapshot
 
 from . import arguments as _arguments
-from . import running
+from . import before_training, running
 from . import state as _state
 from .averages import Averages
 from .backend import Backend
-from .data import input_batches
 from .finish import finish
 from .guard import Guard, find_callback_list, fit_locals
 from .rate_driver import RateDriver
@@ -52,7 +51,8 @@ class AveragingCallback(Resumable):
         batch_size: no longer needed; samples in a batch when `bn_data` is arrays (then 32 if None).
         verbose: 1 prints what keras-swa prints.
         bn_data: what `update_bn` takes: recomputes moving statistics after training, so that the
-            last epoch trains. With `validate_with_average` also before each validation.
+            last epoch trains. With `validate_with_average` also before each validation, for which
+            a generator is refused. An endless generator is not recognized.
         start_step: average by batch, from this batch on (counted from 0 over all epochs).
         every_n_steps: average by batch: batches from one snapshot to the next; from the first batch
             of `start_epoch` on unless `start_step` is given.
@@ -104,18 +104,28 @@ class AveragingCallback(Resumable):
         self.backup_path = backup_path
         self._averages = Averages(decay)
         self._epochs_done = 0
-        self._steps = StepCounter(None, None, None)
+        self._steps = StepCounter()
         self._rates: RateDriver | None = None
         self._resume: _state.State | None = None
         self._guard: Guard | None = None
         self._pass: StatisticsPass | None = None
         self._finished = True
         self._first_epoch = True
+        self._goes_on = False
+        self._add_batch_hooks()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Makes a copy whose batch hooks are its own."""
+        vars(self).update(state)
+        self._add_batch_hooks()
+
+    def _add_batch_hooks(self) -> None:
         # Keras looks at what a callback overrides: a batch hook costs every batch, so there is one
         # only if it has work to do.
-        if lr_schedule == "cyclic":
+        cyclic = self._arguments.schedule == "cyclic"
+        if cyclic:
             self.on_train_batch_begin = self._set_cyclic_rate
-        if lr_schedule == "cyclic" or every_n_steps is not None or start_step is not None:
+        if cyclic or self._arguments.every_n_steps is not None:
             self.on_train_batch_end = self._count_batch
 
     @property
@@ -136,30 +146,24 @@ class AveragingCallback(Resumable):
         if self._guard is not None:  # left behind by a fit that failed before its first epoch
             self._guard.remove()
         backend = self._backend = self._make_backend()
-        asked, epochs, resume = self._arguments, self.params["epochs"], self._resume
+        asked, resume = self._arguments, self._resume
+        epochs, steps = self.params["epochs"], self.params.get("steps")
         running.check_alone(self.model, self.params)
-        if asked.start_epoch >= epochs:
-            raise ValueError(
-                '"swa_start" attribute must be lower than "epochs". '
-                f"Received: start_epoch={asked.start_epoch}, epochs={epochs}"
-            )
-        saved = resume
-        if saved is None and self.backup_path is not None:
-            saved = next(iter(_state.backups(self.backup_path)), None)
-        saved_rates = None if saved is None else saved["rates"]
-        rates = RateDriver(backend, self.model.optimizer, asked, saved_rates)
-        if self.bn_data is not None:
-            input_batches(self.bn_data, self.batch_size or 32)  # raises if it never ends
+        before_training.check_epochs(asked, epochs)
+        before_training.check_length(backend, self.model, asked, steps)
+        rates = RateDriver(backend, self.model.optimizer, asked, self._saved_rates())
+        before_training.check_data(self.bn_data, self.batch_size, self.validate_with_average)
 
         running.claim(self.model, self.params)
-        self._rates, self.swa_lr = rates, rates.rates.lower
-        if rates.rates.upper is not None:
-            self.swa_lr2 = rates.rates.upper
+        self._rates = rates
+        self._show_rates()
         self._epochs = epochs
         self._averages = Averages(asked.decay)
         self._epochs_done = 0
-        self._steps = StepCounter(asked.every_n_steps, asked.start_step, self.params.get("steps"))
+        in_full = backend.runs_in_full(fit_locals(self.model))
+        self._steps = StepCounter(asked.every_n_steps, asked.start_step, steps, in_full)
         self._averaged_epoch = -1
+        self._goes_on = resume is not None
         if resume is not None:
             self._go_on_from(resume)
         self._resume = self._pass = None
@@ -170,14 +174,15 @@ class AveragingCallback(Resumable):
                 "Model uses batch normalization. SWA will require last epoch "
                 "to be a forward pass and will run with no learning rate"
             )
+        before_training.warn_of_later_callbacks(self, find_callback_list(backend.callback_list))
         _arguments.warn_without_cycle(asked, epochs - 1 - self._is_statistics_epoch(epochs - 1))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Sets the epoch's rate, and prepares the batch-normalization epoch."""
         if self._first_epoch:
             self._first_epoch = False
-            self._begin_watching()
             self._load_backup(epoch)
+            self._begin_watching()
         self._epoch = epoch
         self._steps.begin_epoch()
         if epoch == self._arguments.start:

@@ -22,7 +22,8 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
 
     Raises:
         TypeError: `data` is None or cannot be iterated.
-        ValueError: arrays differ in their number of samples, or `data` is endless without `steps`.
+        ValueError: arrays differ in their number of samples, or `data` is a dataset that says that
+            it is endless, without `steps`.
     """
     check_integer("batch_size", batch_size, 1)
     if steps is not None:
@@ -42,6 +43,11 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
             batch[0] if isinstance(batch, pairs) else batch for batch in _batches(data, steps)
         )
     return itertools.islice(batches, steps)
+
+
+def serves_once(data: Any) -> bool:
+    """Tells whether `data` is a generator or another iterator, which cannot start anew."""
+    return isinstance(data[0] if isinstance(data, tuple) and data else data, Iterator)
 
 
 def _batches(data: Any, steps: int | None) -> Iterator[Any]:

@@ -50,8 +50,11 @@ def _clean_up(callback: Any) -> None:
 def _finish(callback: Any, names: dict[str, Any]) -> None:
     backend, model, averages = callback._backend, callback.model, callback._averages
     was_statistics_epoch = callback._pass is not None
-    means = callback._pass.recorder.means() if was_statistics_epoch else []
+    means, nothing_to_measure = [], False
     if was_statistics_epoch:
+        recorder = callback._pass.recorder
+        means = recorder.means()
+        nothing_to_measure = recorder.batches > 0 and not means
         callback._pass.remove()
         callback._pass = None
     if averages.count:
@@ -71,6 +74,8 @@ def _finish(callback: Any, names: dict[str, Any]) -> None:
         backend.assign([variable for variable, _ in means], [mean for _, mean in means])
     elif callback.bn_data is not None:
         update_bn(backend, model, callback.bn_data, callback.batch_size or 32, None, False)
+    elif nothing_to_measure:
+        _warn_of_inference_mode()
     elif averages.count and any(layer.trainable for layer in backend.batch_norm_layers(model)):
         _measure_training_data(callback, names)
 
@@ -85,10 +90,22 @@ def _measure_training_data(callback: Any, names: dict[str, Any]) -> None:
     callback._pass = None
     backend.assign(backend.weights(model), callback._averages.copies())
     backend.assign([variable for variable, _ in means], [mean for _, mean in means])
-    if not ran or not means:
+    if statistics_pass.recorder.batches > 0 and not means:
+        _warn_of_inference_mode()
+    elif not ran or not means:
         warnings.warn(
             "training stopped before its last epoch and its data could not be started anew, so the "
             "moving statistics are the average of the snapshots': give bn_data, or call update_bn",
             UserWarning,
             stacklevel=2,
         )
+
+
+def _warn_of_inference_mode() -> None:
+    warnings.warn(
+        "no batch-normalization layer ran in training mode, so there was nothing to measure and "
+        "the moving statistics are the average of the snapshots': set trainable=False on layers "
+        "that run in inference mode, and no epoch is spent on them",
+        UserWarning,
+        stacklevel=2,
+    )

@@ -17,7 +17,7 @@ class RateDriver:
         backend: the Keras of the optimizer.
         optimizer: of the model that is trained.
         asked: the callback's arguments.
-        saved: the rates of the `fit` that this one goes on from, or None.
+        saved: the rates of the `fit` that this one may go on from, or None.
 
     Attributes:
         rates: that the schedule moves between.
@@ -39,11 +39,20 @@ class RateDriver:
         self._backend, self._optimizer, self._asked = backend, optimizer, asked
         self._held: float | None = None
         self.record: list[float] = []
+        self._initial = backend.rate(optimizer)
         if saved is None:
-            initial = backend.rate(optimizer)
-            self.rates = _rates.resolve(asked.schedule, asked.swa_lr, asked.swa_lr2, initial)
+            self.start_anew()
         else:
             self.rates = _rates.Rates(*saved)
+
+    def start_anew(self) -> None:
+        """Takes the rates from the optimizer, as it was when `fit` began, and not from `saved`.
+
+        Raises:
+            ValueError: the optimizer's rate is lower than `swa_lr`.
+        """
+        asked = self._asked
+        self.rates = _rates.resolve(asked.schedule, asked.swa_lr, asked.swa_lr2, self._initial)
 
     def begin_epoch(self, epoch: int) -> None:
         """Sets the rate of an epoch, if the schedule is 'constant'."""

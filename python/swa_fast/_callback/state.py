@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 
@@ -99,17 +100,28 @@ def load(path: str | os.PathLike[str]) -> State:
         ValueError: the file is not one of ours.
     """
     try:
-        with np.load(Path(path), allow_pickle=False) as file:
+        with Path(path).open("rb") as stream, _archive(stream) as file:
             header = json.loads(str(file["header"]))
             averages = [file[f"average_{index}"] for index in range(len(file.files) - 1)]
-    except (KeyError, ValueError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{str(path)!r} is not a state that swa_fast saved: {error}") from error
-    found = header.pop("format", None)
-    if found != _FORMAT:
+        found = header.pop("format", None)
+        state = check({"averages": averages, **header}) if found == _FORMAT else None
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damage shows in every module that reading goes through
+        raise ValueError(
+            f"{str(path)!r} is not a state that swa_fast saved. "
+            f"Received: a file that gives {type(error).__name__}: {error}"
+        ) from error
+    if state is None:
         raise ValueError(f"{str(path)!r} must have format {_FORMAT}. Received: {found}")
-    return check({"averages": averages, **header})
+    return state
+
+
+def _archive(stream: BinaryIO) -> Any:
+    if not zipfile.is_zipfile(stream):  # for which NumPy would recommend to unpickle it
+        raise ValueError("it is no whole .npz archive")
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False)
 
 
 def save_backup(path: str | os.PathLike[str], state: State) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .backend import Backend
 from .batch_norm import Recorder
+from .optimizers import optimizers_of
 
 
 class StatisticsPass:
@@ -37,7 +38,7 @@ class StatisticsPass:
         """Installs the train function; on an error the model is as it was."""
         try:
             self.recorder.install()
-            for optimizer in self._optimizers():
+            for optimizer in optimizers_of(self._backend, self._model):
                 for name, nothing in self._backend.update_methods.items():
                     if hasattr(optimizer, name):
                         self._replace(optimizer, name, _bound(nothing, optimizer))
@@ -82,16 +83,6 @@ class StatisticsPass:
         # Straight into the instance: Keras tracks what is set as an attribute.
         self._replaced.append((owner, name, vars(owner).get(name)))
         vars(owner)[name] = function
-
-    def _optimizers(self) -> list[Any]:
-        """The compiled optimizer and every other one the model keeps for its own train step."""
-        found = [self._model.optimizer]
-        found += [
-            value
-            for value in vars(self._model).values()
-            if isinstance(value, self._backend.optimizer_type)
-        ]
-        return list({id(optimizer): optimizer for optimizer in found if optimizer}.values())
 
 
 def _bound(function: Any, owner: Any) -> Any:

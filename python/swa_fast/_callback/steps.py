@@ -12,6 +12,7 @@ class StepCounter:
         period: batches from one snapshot to the next; None if none is averaged by batch.
         start: the first batch of averaging; None for the first of the first averaging epoch.
         in_epoch: batches in an epoch; None if Keras does not know before the first has ended.
+        in_full: whether the last execution of an epoch runs as many batches as all others.
 
     Attributes:
         done: batches completed.
@@ -19,11 +20,18 @@ class StepCounter:
         in_epoch: batches in an epoch, once it is known.
     """
 
-    def __init__(self, period: int | None, start: int | None, in_epoch: int | None) -> None:
+    def __init__(
+        self,
+        period: int | None = None,
+        start: int | None = None,
+        in_epoch: int | None = None,
+        in_full: bool = False,
+    ) -> None:
         self.done = 0
         self.start = start
         self.in_epoch = in_epoch
         self._period = period
+        self._in_full = in_full
         self._of_this_epoch = 0
 
     def begin_epoch(self) -> None:
@@ -38,9 +46,10 @@ class StepCounter:
             trains: False in the batch-normalization epoch.
             averages: whether this epoch belongs to averaging.
         """
-        # With steps_per_execution > 1 several ran; the last execution of an epoch may run fewer
-        # than Keras says.
-        end = batch + 1 if self.in_epoch is None else min(batch + 1, self.in_epoch)
+        # With steps_per_execution > 1 several ran; where the data ends fewer than Keras says.
+        end = batch + 1
+        if self.in_epoch is not None and not self._in_full:
+            end = min(end, self.in_epoch)
         first, ran = self.done, end - self._of_this_epoch
         self._of_this_epoch = end
         if not trains:

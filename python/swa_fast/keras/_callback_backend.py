@@ -33,7 +33,9 @@ class KerasBackend(CommonBackend):
     def batch_norm_layers(self, model: Any) -> list[Any]:
         """Returns every BatchNormalization inside `model`."""
         return [
-            layer for layer in _layers(model) if isinstance(layer, keras.layers.BatchNormalization)
+            layer
+            for layer in self.layers(model)
+            if isinstance(layer, keras.layers.BatchNormalization)
         ]
 
     def label(self, variable: Any) -> str:
@@ -69,10 +71,21 @@ class KerasBackend(CommonBackend):
             model.train_function = function
         return made
 
+    def steps_per_execution(self, model: Any) -> int:
+        """Returns the number that `compile` was given."""
+        return int(model.steps_per_execution)
+
+    def runs_in_full(self, names: dict[str, Any]) -> bool:
+        """Keras 3 rounds a `steps_per_epoch` up to whole executions, if the data has so many."""
+        if not names.get("steps_per_epoch") or "epoch_iterator" not in names:
+            return False
+        batches = names["epoch_iterator"].data_adapter.num_batches
+        return batches is None or batches > names["steps_per_epoch"]
+
     @contextlib.contextmanager
     def one_step_at_a_time(self, model: Any) -> Iterator[int]:
         """Keras reads the number when a function is made or traced."""
-        steps = model.steps_per_execution
+        steps = self.steps_per_execution(model)
         model.steps_per_execution = 1
         try:
             yield steps
@@ -80,10 +93,12 @@ class KerasBackend(CommonBackend):
             model.steps_per_execution = steps
 
     def stand_in(
-        self, call: Callable[..., Any], original: Callable[..., Any]
+        self,
+        recorded: Callable[[Callable[..., Any]], Callable[..., Any]],
+        original: Callable[..., Any],
     ) -> Callable[..., Any]:
         """Needs nothing else."""
-        return call
+        return recorded(original)
 
     def hold(self, variables: Sequence[Any]) -> list[Any]:
         """Copies to host memory."""
@@ -130,11 +145,6 @@ class KerasBackend(CommonBackend):
     def build(self, model: Any, inputs: Any) -> None:
         """Runs the model once in inference mode."""
         model(inputs, training=False)
-
-
-def _layers(model: Any) -> list[Any]:
-    """Returns `model` and all layers below it, once each, those in custom layers included."""
-    return list({id(layer): layer for layer in model._flatten_layers()}.values())
 
 
 def name_of_backend() -> str:

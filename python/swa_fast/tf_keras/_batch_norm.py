@@ -30,7 +30,8 @@ def update_bn(
 
     Raises:
         TypeError: `data` is neither arrays nor iterable.
-        ValueError: `data` has no batch, or never ends and `steps` is not given.
+        ValueError: `data` has no batch, or is a dataset that says that it never ends and `steps`
+            is not given. An endless generator does not say so: without `steps` it is read forever.
 
     Example:
         >>> import tf_keras, numpy as np

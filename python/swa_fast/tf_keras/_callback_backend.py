@@ -44,8 +44,7 @@ class LegacyKerasBackend(CommonBackend):
         """Returns every BatchNormalization inside `model`, SyncBatchNormalization included."""
         # The base class of BatchNormalization is that of SyncBatchNormalization, too.
         kind = tf_keras.layers.BatchNormalization.__base__
-        layers = {id(layer): layer for layer in model._flatten_layers()}
-        return [layer for layer in layers.values() if isinstance(layer, kind)]
+        return [layer for layer in self.layers(model) if isinstance(layer, kind)]
 
     def label(self, variable: Any) -> str:
         """Returns the variable's name."""
@@ -94,11 +93,20 @@ class LegacyKerasBackend(CommonBackend):
             model.train_tf_function = graph_function
         return made
 
+    def steps_per_execution(self, model: Any) -> int:
+        """Returns the variable's number."""
+        variable = model._steps_per_execution
+        return 1 if variable is None else int(variable.numpy())
+
+    def runs_in_full(self, names: dict[str, Any]) -> bool:
+        """Keras 2 shortens the last execution, and says so."""
+        return False
+
     @contextlib.contextmanager
     def one_step_at_a_time(self, model: Any) -> Iterator[int]:
         """Keras reads the number, a variable, when a function is made."""
         variable = model._steps_per_execution
-        steps = 1 if variable is None else int(variable.numpy())
+        steps = self.steps_per_execution(model)
         if variable is not None:
             variable.assign(1)
         try:
@@ -108,14 +116,24 @@ class LegacyKerasBackend(CommonBackend):
                 variable.assign(steps)
 
     def stand_in(
-        self, call: Callable[..., Any], original: Callable[..., Any]
+        self,
+        recorded: Callable[[Callable[..., Any]], Callable[..., Any]],
+        original: Callable[..., Any],
     ) -> Callable[..., Any]:
         """Keeps autograph out, and the recorder out of calls that only infer shapes."""
+        # In a graph Keras itself has autograph convert the `call` of classes that are not its own.
+        in_graph = original
+        if not getattr(original, "__module__", "").startswith("tf_keras."):
+            autograph = tf.__internal__.autograph
+            in_graph = autograph.tf_convert(original, autograph.control_status_ctx())
+        recorded_in_graph, recorded_eagerly = recorded(in_graph), recorded(original)
 
         def chosen(*args: Any, **kwargs: Any) -> Any:
-            graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-            infers = getattr(graph, "name", "").endswith("_scratch_graph")
-            return (original if infers else call)(*args, **kwargs)
+            if tf.executing_eagerly():
+                return recorded_eagerly(*args, **kwargs)
+            name = getattr(tf.compat.v1.get_default_graph(), "name", "")
+            infers = name.endswith("_scratch_graph")
+            return (in_graph if infers else recorded_in_graph)(*args, **kwargs)
 
         return tf.autograph.experimental.do_not_convert(chosen)  # type: ignore[no-any-return]
 
