@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import gc
 import os
+import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -199,6 +201,58 @@ def test_errors_in_the_background_are_raised_once_by_the_next_call(
     assert averager.count == 1
     assert averager.step == 2
     assert all((a == 4.0).all() for a in averager.averages())
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to a thread")
+def test_an_interrupted_wait_loses_nothing(copier: SlowCopier) -> None:
+    model, averager = make(copier)
+    set_weights(model, 4.0)
+    averager.update()
+    copier.started[0].finish.set()
+    averager.averages()
+    set_weights(model, 8.0)
+    averager.update()
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            averager.averages()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, kept)
+    averager._offload.hold_back_writers()  # still in flight: writers wait for it
+    assert copier.started[1].held_back == 1
+    set_weights(model, 100.0)
+    assert all((a == 6.0).all() for a in averager.averages())
+    assert averager.count == 2
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, pickle.dumps])
+def test_a_copy_after_a_failed_update_tells_and_counts_right(
+    copier: SlowCopier, monkeypatch: pytest.MonkeyPatch, copied: Any
+) -> None:
+    copier.automatic = True
+    model, averager = make(copier)
+    set_weights(model, 4.0)
+    averager.update()
+    averager.averages()
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise MemoryError("out of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("swa_fast.torch._fused.running_mean_", broken)
+        averager.update()
+        with pytest.raises(OffloadError, match="out of it"):
+            copied(averager)
+    assert averager.count == 1
+    copied(averager)
+    set_weights(model, 8.0)
+    averager.update()
+    assert all((a == 6.0).all() for a in averager.averages())
 
 
 def test_a_mismatch_is_found_at_once(copier: SlowCopier) -> None:
