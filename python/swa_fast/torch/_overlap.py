@@ -123,7 +123,7 @@ def _conflict(one: tuple[int, int, Side], other: tuple[int, int, Side]) -> bool:
             np.shares_memory(
                 _Addresses(a.tensor, one[0]).array(),
                 _Addresses(b.tensor, other[0]).array(),
-                max_work=_MAX_WORK,
+                max_work=_MAX_WORK,  # type: ignore[arg-type]  # any int, says NumPy's manual
             )
         )
     except RuntimeError:  # too hard to tell

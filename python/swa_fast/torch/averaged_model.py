@@ -132,10 +132,11 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
             self._float32.mark(halves)
 
     def _mismatch(self, model: Any) -> str | None:
-        # Apart, because a parameter of one may be a buffer of the other.
         ours = _parameters_then_buffers(self.module)
         theirs = _parameters_then_buffers(unwrapped(model))
-        for own, other in zip(ours, theirs, strict=True):
+        whole = (ours[0] + ours[1], theirs[0] + theirs[1])
+        # Then apart, because a parameter of one may be a buffer of the other.
+        for own, other in (whole, *zip(ours, theirs, strict=True)):
             names, averages = [name for name, _ in own], [tensor for _, tensor in own]
             values = [tensor for _, tensor in other]
             mismatch = describe_mismatch(names, averages, values, any_device=True)

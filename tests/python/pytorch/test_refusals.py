@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -168,3 +170,81 @@ def test_a_negative_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             averaged.update_parameters(model)
         monkeypatch.setattr(_fused, "is_served", lambda device: False)
     assert int(averaged.n_averaged) == -1
+
+
+def test_half_precision_that_cannot_be_written_is_found_first() -> None:
+    model = nn.Module()
+    model.plain = nn.Parameter(torch.ones(2))
+    model.register_buffer("wide", torch.ones(1, dtype=torch.bfloat16).expand(3))
+    averaged = AveragedModel(model, use_buffers=True)
+    model.plain.data.fill_(7.0)
+    with pytest.raises(ValueError, match="half-precision tensor 0 is expanded"):
+        averaged.update_parameters(model)
+    assert averaged.module.plain.tolist() == [1.0, 1.0]
+    assert int(averaged.n_averaged) == 0
+
+
+def test_a_model_made_in_inference_mode_is_refused_outside_of_it() -> None:
+    model = _two_weights(1.0)
+    with torch.inference_mode():
+        averaged = AveragedModel(model)
+    model[0].weight.data.fill_(8.0)
+    with pytest.raises(RuntimeError, match=r"n_averaged must be written inside torch\.inference"):
+        averaged.update_parameters(model)
+    assert averaged.module[0].weight.item() == 1.0
+    with torch.inference_mode():
+        averaged.update_parameters(model)
+    assert averaged.module[0].weight.item() == 8.0
+
+
+class OneOfTwo(nn.Module):
+    def __init__(self, registered: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        if registered:
+            self.other = nn.Parameter(torch.zeros(2))
+        else:
+            self.register_buffer("other", torch.zeros(2))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_parameter_is_no_buffer(first: bool) -> None:
+    averaged = AveragedModel(OneOfTwo(first))
+    with pytest.raises(
+        ValueError, match=r"the model does not match.*there are \d tensors for \d averages"
+    ):
+        averaged.update_parameters(OneOfTwo(not first))
+
+
+@pytest.mark.parametrize("use_buffers", [False, True])
+def test_a_parameter_that_is_a_buffer_too_is_averaged_once(use_buffers: bool) -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("again", model.weight)
+    averager = WeightAverager(model, use_buffers=use_buffers)
+    averaged = AveragedModel(model, use_buffers=use_buffers)
+    assert averager.names == ["weight", "bias"]
+    for value in (1.0, 2.0, 6.0):
+        model.weight.data.fill_(value)
+        averager.update()
+        averaged.update_parameters(model)
+    assert averager.averages()[0].unique().tolist() == [3.0]
+    assert averaged.module.weight.unique().tolist() == [3.0]
+    with averager.applied():
+        assert model.weight.unique().tolist() == [3.0]
+    assert model.weight.unique().tolist() == [6.0]
+
+
+def test_a_tensor_is_no_name() -> None:
+    with pytest.raises(TypeError, match=r"\[0\] must be a tensor or a \(name, tensor\) pair"):
+        WeightAverager([(torch.zeros(2), torch.ones(3))])
+    assert WeightAverager((torch.zeros(2), torch.ones(3))).names == ["0", "1"]
+
+
+def test_replaced_parameters_are_not_kept_alive() -> None:
+    model = nn.Linear(2, 2)
+    averager = WeightAverager(model)
+    gone = weakref.ref(model.weight)
+    model.weight = nn.Parameter(torch.ones(2, 2))
+    gc.collect()
+    assert gone() is None
+    assert averager.update()
