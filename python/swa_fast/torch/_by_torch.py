@@ -16,7 +16,14 @@ COMPLEX = frozenset((torch.complex64, torch.complex128))
 def copy_pairs(pairs: Pairs) -> None:
     """Copies the second of each pair into the first."""
     for x, y in pairs:
-        x.copy_(y)
+        _copy(x, y)
+
+
+def _copy(x: Any, y: Any) -> None:
+    if x.is_neg() or y.is_neg():
+        # torch 2.13 loses the sign of a lazily negated tensor where it also converts.
+        y = y.resolve_neg().to(x.dtype)
+    x.copy_(y)
 
 
 def swap_pairs(pairs: Pairs) -> None:
@@ -40,12 +47,13 @@ def lerp_pairs(pairs: Pairs, weight: float) -> None:
     for x, y in pairs:
         y = y.to(x.device)
         wide = _computed_in(x.dtype, y.dtype)
-        if x.dtype == y.dtype and x.dtype in FLOATING | COMPLEX:
+        lazy = x.is_neg() or x.is_conj()  # which no _foreach_ call writes
+        if x.dtype == y.dtype and x.dtype in FLOATING | COMPLEX and not lazy:
             groups.setdefault((x.device, x.dtype), []).append((x, y))
-        elif x.dtype == wide:
+        elif x.dtype == wide and not lazy:
             x.lerp_(y.to(wide), weight)
         else:
-            x.copy_(torch.lerp(x.to(wide), y.to(wide), weight))
+            _copy(x, torch.lerp(x.to(wide), y.to(wide), weight))
     for group in groups.values():
         torch._foreach_lerp_([x for x, _ in group], [y for _, y in group], weight)
     return None
