@@ -15,14 +15,18 @@ import torch
 
 import swa_fast
 
+from ._by_torch import COMPLEX, FLOATING, Pairs, copy_pairs, lerp_pairs, swap_pairs
 from ._distributed import is_sharded, local
+from ._overlap import Side, require_disjoint, require_writable
+from ._parameters import why_unreadable
 
-_Pairs = list[tuple[Any, Any]]
 _Copies = tuple[Sequence[Any], Sequence[Any]]
 
-# Between which native code converts.
-_FLOATING = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
-_COMPLEX = frozenset((torch.complex64, torch.complex128))
+# What users call the two sides of a call.
+_AVERAGED = ("averages", "values")
+_COPIED_TOO = ("copies[0]", "copies[1]")
+_COPIED = ("dst", "src")
+_SWAPPED = ("a", "b")
 
 
 def running_mean_(
@@ -41,7 +45,12 @@ def running_mean_(
         count: values that are already in the averages, >= 0.
         copies: two lists, of which the second is copied into the first in the same call.
         any_device: whether a value may lie on another device than its average.
+
+    Raises:
+        ValueError: ``count`` is negative, the pairs do not match, or memory overlaps.
     """
+    if count < 0:
+        raise ValueError(f"count must be >= 0. Received: {count}")
     _average(swa_fast.running_mean_, averages, values, count, 1.0 / (count + 1), copies, any_device)
 
 
@@ -94,19 +103,21 @@ def _average(
     if fused or copied:  # first, because it checks all its pairs before it writes
         native(*_lists(fused), argument, copies=_lists(copied))
     with torch.no_grad():
-        _torch_copy(copied_by_torch)
-        _torch_lerp(averaged_by_torch, weight)
+        copy_pairs(copied_by_torch)
+        lerp_pairs(averaged_by_torch, weight)
     return None
 
 
 def _parts(
     averages: Sequence[Any], values: Sequence[Any], copies: _Copies | None, any_device: bool
-) -> tuple[_Pairs, _Pairs, _Pairs, _Pairs] | None:
+) -> tuple[Pairs, Pairs, Pairs, Pairs] | None:
     """Returns pairs to (average, copy) natively and by torch; None if native code was right."""
-    fused, other = _sort(averages, values, any_device, averaging=True)
-    copied, copied_by_torch = _sort(*(copies or ([], [])), any_device, averaging=False)
+    sides: list[Side] = []
+    fused, other = _sort(averages, values, any_device, _AVERAGED, sides)
+    copied, copied_by_torch = _sort(*(copies or ([], [])), any_device, _COPIED_TOO, sides)
     if fused is None and copied is None:
         return None
+    require_disjoint(sides)
     # A part in which native code had nothing to refuse, or was right to, goes there whole.
     fused = list(zip(averages, values, strict=True)) if fused is None else fused
     copied = list(zip(*(copies or ([], [])), strict=True)) if copied is None else copied
@@ -117,46 +128,41 @@ def _parts(
     return fused, copied, averaged_by_torch, copied_by_torch
 
 
-def _lists(pairs: _Pairs) -> _Copies:
+def _lists(pairs: Pairs) -> _Copies:
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
 def copy_(dst: Sequence[Any], src: Sequence[Any], *, any_device: bool = False) -> None:
     """Copies ``src`` into ``dst``, converting between floating types."""
-    _move(swa_fast.copy_, _torch_copy, dst, src, any_device)
+    _move(swa_fast.copy_, copy_pairs, dst, src, any_device, _COPIED)
 
 
 def swap_(a: Sequence[Any], b: Sequence[Any], *, any_device: bool = False) -> None:
     """Exchanges the contents of ``a`` and ``b``, of the same dtypes, bit for bit."""
-    _move(swa_fast.swap_, _torch_swap, a, b, any_device)
+    _move(swa_fast.swap_, swap_pairs, a, b, any_device, _SWAPPED)
 
 
 def _move(
     native: Callable[..., None],
-    by_torch: Callable[[_Pairs], None],
+    by_torch: Callable[[Pairs], None],
     dst: Sequence[Any],
     src: Sequence[Any],
     any_device: bool,
+    names: tuple[str, str],
 ) -> None:
+    sides: list[Side] = []
     if _tries_native(dst):
         try:
             return native(dst, src)
         except (BufferError, RuntimeError, TypeError, ValueError):
-            fused, other = _sort(dst, src, any_device, averaging=False)
+            fused, other = _sort(dst, src, any_device, names, sides)
             if fused is None:
                 raise
     else:
-        fused, other = _sort(dst, src, any_device, averaging=False)
+        fused, other = _sort(dst, src, any_device, names, sides)
         if fused is None:
             return native(dst, src)
-    if by_torch is _torch_swap:
-        for index, (x, y) in enumerate(other):
-            if x.dtype != y.dtype:
-                raise TypeError(
-                    f"swapped tensors must have the same dtype. Received: "
-                    f"{x.dtype} and {y.dtype} at pair {index}"
-                )
-            _require_writable(y, index)
+    require_disjoint(sides)
     if fused:
         native([x for x, _ in fused], [y for _, y in fused])
     with torch.no_grad():
@@ -182,17 +188,28 @@ def _tries_native(tensors: Sequence[Any]) -> bool:
 
 
 def _sort(
-    averages: Sequence[Any], values: Sequence[Any], any_device: bool, *, averaging: bool
-) -> tuple[_Pairs | None, _Pairs]:
+    averages: Sequence[Any],
+    values: Sequence[Any],
+    any_device: bool,
+    names: tuple[str, str],
+    sides: list[Side],
+) -> tuple[Pairs | None, Pairs]:
     """Returns (pairs for native code, pairs for torch); (None, []) if native code was right.
 
+    Args:
+        averages: what is written.
+        values: what is read; for a swap, written too.
+        any_device: whether the two of a pair may lie on different devices.
+        names: which call it is, by what users call the two lists.
+        sides: is given each tensor, for ``require_disjoint``.
+
     Raises:
-        ValueError: a pair for torch has two shapes or devices, or cannot be written.
+        TypeError, ValueError: a tensor has nothing to read, or torch cannot pair it or write it.
     """
     if len(averages) != len(values):
         return None, []
-    fused: _Pairs = []
-    other: _Pairs = []
+    fused: Pairs = []
+    other: Pairs = []
     changed = False
     seen = set()
     for index, (given_x, given_y) in enumerate(zip(averages, values, strict=True)):
@@ -204,29 +221,50 @@ def _sort(
         changed = changed or is_sharded(given_x)
         if x.shape != y.shape or (x.device != y.device and not any_device):
             return None, []
-        if x.numel() > 0:
+        labels = [f"{name}[{index}]" for name in names]
+        for label, tensor in zip(labels, (x, y), strict=True):
+            why = why_unreadable(tensor)
+            if why is not None:
+                raise ValueError(f"{label} must hold values to read. Received: a tensor that {why}")
+        if x.numel() > 0 and x.data_ptr() != 0:
             identity = (x.data_ptr(), y.data_ptr(), x.shape, x.stride(), y.stride(), x.dtype)
             if identity in seen:
                 changed = True
                 continue
             seen.add(identity)
-        if _fits_native(x, y) and (_is_averaged(x) or not averaging):
-            fused.append((x, y))
-        else:
-            _require_writable(x, index)
-            other.append((x, y))
+        swapped = names is _SWAPPED
+        by_torch = not (_fits_native(x, y) and (_is_averaged(x) or names is not _AVERAGED))
+        (other if by_torch else fused).append((x, y))
+        if by_torch:
+            _require_pair(x, y, labels, swapped)
+        sides.append(Side(x, labels[0], True, by_torch, labels[0]))
+        sides.append(Side(y, labels[1], swapped, by_torch, labels[0]))
     if not other and not changed and all(is_served(x.device) for x, _ in fused):
         return None, []
     return fused, other
+
+
+def _require_pair(x: Any, y: Any, labels: list[str], swapped: bool) -> None:
+    if swapped and x.dtype != y.dtype:
+        raise TypeError(
+            f"swapped tensors must have the same dtype. Received: {labels[0]} of {x.dtype} and "
+            f"{labels[1]} of {y.dtype}"
+        )
+    if x.is_complex() != y.is_complex():
+        raise TypeError(
+            f"complex tensors pair with complex tensors only. Received: {labels[0]} of {x.dtype} "
+            f"and {labels[1]} of {y.dtype}"
+        )
+    require_writable(x, labels[0])
+    if swapped:
+        require_writable(y, labels[1])
 
 
 def _fits_native(x: Any, y: Any) -> bool:
     return (
         x.device == y.device
         and is_served(x.device)
-        and (
-            x.dtype == y.dtype or {x.dtype, y.dtype} <= _FLOATING or {x.dtype, y.dtype} <= _COMPLEX
-        )
+        and (x.dtype == y.dtype or {x.dtype, y.dtype} <= FLOATING or {x.dtype, y.dtype} <= COMPLEX)
         and not _is_lazy(x)
         and not _is_lazy(y)
         and ((x.is_contiguous() and y.is_contiguous()) or _same_dense_layout(x, y))
@@ -251,44 +289,3 @@ def _same_dense_layout(x: Any, y: Any) -> bool:
 
 def _is_averaged(tensor: Any) -> bool:
     return bool(tensor.is_floating_point() or tensor.is_complex())
-
-
-def _require_writable(tensor: Any, index: int) -> None:
-    # torch finds this while it writes, when other tensors are written already.
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        if size > 1 and stride == 0:
-            raise ValueError(
-                f"tensor {index} is expanded (shape {tuple(tensor.shape)}, strides "
-                f"{tensor.stride()}): its elements share memory and cannot be written"
-            )
-
-
-def _torch_copy(pairs: _Pairs) -> None:
-    for x, y in pairs:
-        x.copy_(y)
-
-
-def _torch_swap(pairs: _Pairs) -> None:
-    for x, y in pairs:
-        kept = x.clone()
-        x.copy_(y)
-        y.copy_(kept)
-
-
-def _torch_lerp(pairs: _Pairs, weight: float) -> None:
-    if weight == 1.0:
-        return _torch_copy(pairs)
-    if weight == 0.0:
-        return None
-    groups: dict[Any, _Pairs] = {}
-    for x, y in pairs:
-        y = y.to(x.device)
-        if x.dtype == y.dtype:
-            groups.setdefault((x.device, x.dtype), []).append((x, y))
-        elif torch.promote_types(x.dtype, y.dtype) == x.dtype:
-            x.lerp_(y.to(x.dtype), weight)
-        else:
-            x.copy_(torch.lerp(x.to(y.dtype), y, weight))
-    for group in groups.values():
-        torch._foreach_lerp_([x for x, _ in group], [y for _, y in group], weight)
-    return None

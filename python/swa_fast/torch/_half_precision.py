@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ._overlap import require_all_writable
+
 HALF_DTYPES = frozenset((torch.float16, torch.bfloat16))
 
 
@@ -23,19 +25,27 @@ class Float32Averages:
     def __init__(self) -> None:
         """Has no averages yet."""
         self._averages: list[Any] = []
-        self._marks: list[Any] | None = []
+        self._marks: list[Any] = []
 
     def of(self, shown: list[Any]) -> list[Any]:
-        """Returns the float32 average of each tensor in ``shown``, in that order."""
+        """Returns the float32 average of each tensor in ``shown``, in that order.
+
+        Raises:
+            RuntimeError, ValueError: a tensor could not be written when its average is rounded.
+        """
         marks = self._marks
-        if marks is None and _fit(self._averages, shown):
-            marks = [_mark(tensor) for tensor in shown]  # just unpickled or copied together
-        if marks is None or len(marks) != len(shown):
+        if len(marks) != len(shown) or len(self._averages) != len(shown):
             marks = [None] * len(shown)
             self._averages = [None] * len(shown)
-        for index, tensor in enumerate(shown):
-            if marks[index] != _mark(tensor) or not _fit([self._averages[index]], [tensor]):
-                self._averages[index] = tensor.detach().float()
+        renewed = [
+            index
+            for index, tensor in enumerate(shown)
+            if marks[index] != _mark(tensor) or not _fits(self._averages[index], tensor)
+        ]
+        if renewed:
+            require_all_writable(shown, "the averaged model's half-precision tensor")
+        for index in renewed:
+            self._averages[index] = shown[index].detach().float()
         return self._averages
 
     def mark(self, shown: list[Any]) -> None:
@@ -43,17 +53,23 @@ class Float32Averages:
         self._marks = [_mark(tensor) for tensor in shown]
 
     def copy_for(self, shown: list[Any]) -> list[Any]:
-        """Returns what to pickle: the averages that are still those of ``shown``."""
-        if self._marks is not None and self._marks != [_mark(tensor) for tensor in shown]:
+        """Returns what to pickle: each average that is still that of its tensor, else None."""
+        if not len(self._marks) == len(self._averages) == len(shown):
             return []
-        return self._averages
+        return [
+            average if mark == _mark(tensor) else None
+            for average, mark, tensor in zip(self._averages, self._marks, shown, strict=True)
+        ]
 
     @classmethod
-    def restored(cls, averages: list[Any]) -> Float32Averages:
-        """Returns the object from what ``copy_for`` gave, to be used with the copied module."""
+    def restored(cls, averages: list[Any], shown: list[Any]) -> Float32Averages:
+        """Returns the object from what ``copy_for`` gave, for the tensors of the copied module.
+
+        They are remembered as they are now, so that what is loaded into them next is noticed.
+        """
         result = cls()
         result._averages = averages
-        result._marks = None
+        result.mark(shown)
         return result
 
 
@@ -63,8 +79,7 @@ def _mark(tensor: Any) -> Any:
     return id(tensor), version, tensor.data_ptr()
 
 
-def _fit(averages: list[Any], shown: list[Any]) -> bool:
-    return len(averages) == len(shown) and all(
+def _fits(average: Any, tensor: Any) -> bool:
+    return bool(
         average is not None and average.shape == tensor.shape and average.device == tensor.device
-        for average, tensor in zip(averages, shown, strict=True)
     )

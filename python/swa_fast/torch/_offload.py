@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -204,15 +204,21 @@ class Offload:
         Raises:
             OffloadError: it failed. Raised once; its snapshot is not in the averages.
         """
-        future, self._in_flight = self._in_flight, None
-        self._job = None
+        future = self._in_flight
         if future is None:
             return
-        try:
-            if self._process != os.getpid():
-                raise RuntimeError("the process was forked while the update was in flight")
-            future.result()
-        except Exception as error:
+        error: BaseException | None
+        if self._process != os.getpid():
+            error = RuntimeError("the process was forked while the update was in flight")
+        else:
+            try:
+                error = future.exception()  # interrupted here, the update stays in flight
+            except CancelledError as cancelled:
+                error = cancelled
+        if self._in_flight is not future:  # another thread waited too, and has reported it
+            return
+        self._in_flight = self._job = None
+        if error is not None:
             raise OffloadError(
                 f"the last update failed in the background: {type(error).__name__}: {error}"
             ) from error

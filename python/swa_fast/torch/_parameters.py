@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._distributed import local
+
 _LISTING_METHODS = (
     "parameters",
     "named_parameters",
@@ -24,7 +26,8 @@ def parameters_and_buffers(module: Any) -> tuple[list[Any], list[Any]]:
     """Returns what ``module.parameters()`` and ``module.buffers()`` yield, in one quick walk.
 
     A parameter, buffer or submodule that is reachable in two ways is listed once, where torch
-    lists it. Nothing is remembered between calls, so modules and parameters may be replaced.
+    lists it; a parameter that is registered as a buffer too is a parameter. Nothing is remembered
+    between calls, so modules and parameters may be replaced.
     """
     parameters: list[Any] = []
     buffers: list[Any] = []
@@ -39,7 +42,7 @@ def parameters_and_buffers(module: Any) -> tuple[list[Any], list[Any]]:
         kind: Any = type(current)
         if kind not in plain_types:
             if not _lists_plainly(kind):
-                return list(module.parameters()), list(module.buffers())
+                return _apart(list(module.parameters()), list(module.buffers()))
             plain_types.add(kind)
         members = current.__dict__
         parameters.extend(members["_parameters"].values())
@@ -47,7 +50,14 @@ def parameters_and_buffers(module: Any) -> tuple[list[Any], list[Any]]:
         children = members["_modules"]
         if children:
             stack.extend(reversed(children.values()))
-    return unique(parameters), unique(buffers)
+    return _apart(unique(parameters), unique(buffers))
+
+
+def _apart(parameters: list[Any], buffers: list[Any]) -> tuple[list[Any], list[Any]]:
+    if buffers:
+        listed = {id(tensor) for tensor in parameters}
+        buffers = [tensor for tensor in buffers if id(tensor) not in listed]
+    return parameters, buffers
 
 
 def unique(tensors: Iterable[Any]) -> list[Any]:
@@ -98,7 +108,12 @@ class Source:
             self.module = unwrapped(params_or_module)
             named = list(self.module.named_parameters())
             if use_buffers:
-                named += self.module.named_buffers()
+                parameters = {id(tensor) for _, tensor in named}
+                named += [
+                    (name, tensor)
+                    for name, tensor in self.module.named_buffers()
+                    if id(tensor) not in parameters
+                ]
             named = [(name.replace("_orig_mod.", ""), tensor) for name, tensor in named]
         else:
             named = _named_tensors(params_or_module, what)
@@ -112,7 +127,8 @@ class Source:
         for name, tensor in named:
             _require_values(name, tensor)
         self.names = [name for name, _ in named]
-        self._tensors = [tensor for _, tensor in named]
+        # A module's are read afresh: they may be replaced, and are not kept alive from here.
+        self._tensors = [] if self.module is not None else [tensor for _, tensor in named]
 
     def tensors(self) -> list[Any]:
         """Returns the tensors as they are now, in the order of ``names``."""
@@ -137,6 +153,11 @@ def _named_tensors(params: Any, what: str) -> list[tuple[str, Any]]:
     named: dict[int, tuple[str, Any]] = {}
     for index, item in enumerate(params):
         name, tensor = item if isinstance(item, tuple) and len(item) == 2 else (str(index), item)
+        if isinstance(name, torch.Tensor):
+            raise TypeError(
+                f"{what}[{index}] must be a tensor or a (name, tensor) pair. Received: a pair of "
+                "tensors"
+            )
         if not isinstance(tensor, torch.Tensor):
             kind = type(tensor).__name__
             if isinstance(tensor, dict) and "params" in tensor:
@@ -155,8 +176,18 @@ def _require_values(name: str, tensor: Any) -> None:
         raise ValueError(
             f"parameter {name!r} is not initialized yet: run the lazy module forward once first"
         )
+    why = why_unreadable(local(tensor))
+    if why is not None:
+        raise ValueError(f"parameter {name!r} {why}")
+
+
+def why_unreadable(tensor: Any) -> str | None:
+    """Returns how a tensor that has no memory of its own came to it, or None if it has some."""
+    if tensor.layout != torch.strided:
+        return f"has layout {tensor.layout}; only strided tensors can be averaged"
     if tensor.device.type == "meta":
-        raise ValueError(f"parameter {name!r} is on the meta device and has no values to average")
+        return "is on the meta device and has no values to average"
+    return None
 
 
 def describe_mismatch(
@@ -177,6 +208,9 @@ def describe_mismatch(
         same_dtype: whether the two must have the same dtype.
     """
     for name, average, value in zip(names, averages, values, strict=False):
+        why = why_unreadable(local(value))
+        if why is not None:
+            return f"parameter {name!r} {why}"
         for what, has, expected in (
             ("type", _sharding(value), _sharding(average)),
             ("shape", tuple(value.shape), tuple(average.shape)),
@@ -188,7 +222,8 @@ def describe_mismatch(
             if has != expected and not skipped:
                 return f"parameter {name!r} has {what} {has}, its average has {what} {expected}"
     if len(values) > len(names):
-        return f"there are {len(values)} tensors for {len(names)} averages ({names[-1]!r} is last)"
+        last = f" ({names[-1]!r} is last)" if names else ""
+        return f"there are {len(values)} tensors for {len(names)} averages{last}"
     if len(values) < len(names):
         missing = names[len(values)]
         return f"there are {len(values)} tensors for {len(names)} averages ({missing!r} is missing)"
@@ -202,6 +237,4 @@ def _sharding(tensor: Any) -> str:
 
 def local_shape(tensor: Any) -> tuple[int, ...]:
     """Returns the shape of what this process holds of ``tensor``."""
-    from ._distributed import local
-
     return tuple(local(tensor).shape)

@@ -13,6 +13,9 @@ from ._parameters import describe_mismatch
 
 _COUNTERS = ("count", "step", "skipped")
 
+# Up to here a float64 tells one count from the next, as the weight 1 / (count + 1) needs.
+_LARGEST = 2**53 - 1
+
 
 def check_state(
     names: list[str], averages: list[Any], state_dict: Mapping[str, Any]
@@ -29,7 +32,7 @@ def check_state(
         raise TypeError(f"state_dict must be a dict. Received: {kind}")
     for key in ("averages", *_COUNTERS):
         if key not in state_dict:
-            raise KeyError(f"state_dict must hold {key!r}. Received: {sorted(state_dict)}")
+            raise KeyError(f"state_dict must hold {key!r}. Received: {list(state_dict)}")
     saved = state_dict["averages"]
     if not isinstance(saved, Mapping):
         raise TypeError(f"state_dict['averages'] must be a dict. Received: {type(saved).__name__}")
@@ -48,6 +51,8 @@ def check_state(
     if mismatch is not None:
         raise ValueError(f"state_dict does not match: the state of {mismatch}")
     count, step, skipped = (check_integer(key, state_dict[key], 0) for key in _COUNTERS)
+    if step > _LARGEST:
+        raise ValueError(f"step must be at most 2**53 - 1. Received: {step}")
     if count + skipped > step:
         raise ValueError(
             f"count + skipped must be at most step. Received: count={count}, skipped={skipped}, "

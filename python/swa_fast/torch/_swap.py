@@ -55,9 +55,15 @@ class Exchange:
                     f"a parameter of shape {tuple(kept.shape)} and dtype {kept.dtype} became "
                     f"{tuple(value.shape)}, {value.dtype} while the averages were swapped in"
                 )
-        _swap(equal, any_device)
+        shown = [value for _, value in wider]
         if wider:
-            _fused.copy_([value for _, value in wider], self._kept, any_device=any_device)
+            _fused.copy_(shown, self._kept, any_device=any_device)
+        try:
+            _swap(equal, any_device)
+        except BaseException:
+            if wider:
+                _fused.copy_(shown, [average for average, _ in wider], any_device=any_device)
+            raise
         self._kept = []
         self.active = False
 

@@ -10,6 +10,7 @@ from torch.optim import swa_utils
 
 from . import _fused
 from ._half_precision import HALF_DTYPES, Float32Averages
+from ._overlap import require_writable
 from ._parameters import describe_mismatch, parameters_and_buffers, unwrapped
 from .multi_avg import EmaMultiAvg, SwaMultiAvg
 
@@ -71,6 +72,8 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
 
         Raises:
             ValueError: they differ in number or shape; nothing was written.
+            RuntimeError: this model was made in inference mode, which was left since; nothing was
+                written.
         """
         multi_avg_fn = self.multi_avg_fn
         fused = multi_avg_fn is None or isinstance(multi_avg_fn, SwaMultiAvg | EmaMultiAvg)
@@ -78,6 +81,7 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
             super().update_parameters(model)
             return
         count_tensor = self.n_averaged
+        require_writable(count_tensor, "n_averaged")
         count = self._count.read(count_tensor)
         averages, own_buffers = parameters_and_buffers(self.module)
         values, buffers = parameters_and_buffers(model)
@@ -128,14 +132,17 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
             self._float32.mark(halves)
 
     def _mismatch(self, model: Any) -> str | None:
-        own, other = (
-            ([n for n, _ in part], [t for _, t in part])
-            for part in (_named(self.module), _named(unwrapped(model)))
-        )
-        mismatch = describe_mismatch(own[0], own[1], other[1], any_device=True)
-        if mismatch is None:
-            return None
-        return f"the model does not match the averaged model: {mismatch}"
+        ours = _parameters_then_buffers(self.module)
+        theirs = _parameters_then_buffers(unwrapped(model))
+        whole = (ours[0] + ours[1], theirs[0] + theirs[1])
+        # Then apart, because a parameter of one may be a buffer of the other.
+        for own, other in (whole, *zip(ours, theirs, strict=True)):
+            names, averages = [name for name, _ in own], [tensor for _, tensor in own]
+            values = [tensor for _, tensor in other]
+            mismatch = describe_mismatch(names, averages, values, any_device=True)
+            if mismatch is not None:
+                return f"the model does not match the averaged model: {mismatch}"
+        return None
 
     def _half_tensors(self) -> list[Any]:
         parameters, buffers = parameters_and_buffers(self.module)
@@ -152,7 +159,7 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores from a pickle."""
         super().__setstate__(state)
-        self._float32 = Float32Averages.restored(state["_float32"])
+        self._float32 = Float32Averages.restored(state["_float32"], self._half_tensors())
         self._count = HostCount()
 
 
@@ -185,5 +192,7 @@ class HostCount:
         return object() if tensor.is_inference() else (tensor._version, tensor.data_ptr())
 
 
-def _named(module: Any) -> list[tuple[str, Any]]:
-    return [*module.named_parameters(), *module.named_buffers()]
+def _parameters_then_buffers(module: Any) -> tuple[list[Any], list[Any]]:
+    parameters, buffers = list(module.named_parameters()), list(module.named_buffers())
+    listed = {id(tensor) for _, tensor in parameters}
+    return parameters, [item for item in buffers if id(item[1]) not in listed]

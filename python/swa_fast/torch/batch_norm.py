@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -95,13 +96,19 @@ def _run(model: Any, batch: Any, device: Any, forward: Callable[[Any, Any], Any]
 
 
 def _moved(batch: Any, device: Any) -> Any:
+    if hasattr(batch, "to"):  # tensors, and containers that know how: its own way first
+        return batch.to(device)
     if isinstance(batch, Mapping):
         return {key: _moved(item, device) for key, item in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(_moved(item, device) for item in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(_moved(item, device) for item in batch)
-    return batch.to(device) if hasattr(batch, "to") else batch
+    if isinstance(batch, list):
+        moved = copy.copy(batch)  # a subclass may be made from other arguments than a list
+        moved[:] = [_moved(item, device) for item in batch]
+        return moved
+    if isinstance(batch, tuple):
+        return tuple(_moved(item, device) for item in batch)
+    return batch
 
 
 def _statistics_of(layer: Any) -> dict[str, Any]:

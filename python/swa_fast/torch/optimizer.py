@@ -76,6 +76,11 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         if not isinstance(optimizer, torch.optim.Optimizer):
             kind = type(optimizer).__name__
             raise TypeError(f"optimizer must be a torch.optim.Optimizer. Received: {kind}")
+        if isinstance(optimizer, SWA):
+            raise TypeError(
+                "optimizer must not be wrapped by SWA already: its saved state has room for one "
+                "averager. Received: an SWA; wrap its .optimizer, or keep a WeightAverager beside"
+            )
         self.optimizer = optimizer
         self._config = {
             "start": check_integer("start_averaging", start_averaging, 0),
@@ -106,13 +111,17 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         if len(current) == len(known):
             averager._source.replace(current)
             return
-        _require_no_snapshot(averager)
+        _require_no_snapshot(averager, f"{len(current)} tensors for {len(known)} averages")
         self.averager = WeightAverager(current, **self._config)
         self.averager._continue_from(averager)
 
     def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
         """Makes a step of the wrapped optimizer; a snapshot follows if one is due."""
-        return self.optimizer.step(closure, **kwargs) if closure else self.optimizer.step(**kwargs)
+        return (
+            self.optimizer.step(closure, **kwargs)
+            if closure is not None
+            else self.optimizer.step(**kwargs)
+        )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Resets the gradients of all parameters."""
@@ -123,10 +132,15 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
 
         Raises:
             RuntimeError: there is a snapshot, which has no values for these parameters.
+            ValueError: they have no values yet; they were not added.
         """
-        _require_no_snapshot(self.averager)
+        _require_no_snapshot(self.averager, "new parameters")
         self.optimizer.add_param_group(param_group)
-        self._follow_groups()
+        try:
+            self._follow_groups()
+        except BaseException:
+            self.optimizer.param_groups.pop()
+            raise
 
     def assign_average_vars(self, params: Any = None) -> None:
         """Copies the averages into the parameters, as at the end of training.
@@ -157,7 +171,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         if _OWN not in state_dict:
             raise KeyError(
                 f"state_dict must hold {_OWN!r}, as saved by swa_fast.torch.SWA. Received: "
-                f"{sorted(state_dict)}; load the state of a plain optimizer into .optimizer"
+                f"{list(state_dict)}; load the state of a plain optimizer into .optimizer"
             )
         self._follow_groups()
         averager = self.averager
@@ -192,6 +206,13 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         start, period = self._config["start"], self._config["period"]
         return f"SWA(start_averaging={start}, average_period={period}, optimizer={self.optimizer})"
 
+    def __copy__(self) -> SWA:
+        """Refuses: two averagers would follow the steps of one optimizer."""
+        raise TypeError(
+            "an SWA can be copied together with its optimizer only: use copy.deepcopy. Received: "
+            "copy.copy"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """Returns what to pickle. An optimizer's hooks are not; ``__setstate__`` renews ours."""
         return {
@@ -210,9 +231,9 @@ def _parameters_of(optimizer: Any) -> list[Any]:
     return unique(tensor for group in optimizer.param_groups for tensor in group["params"])
 
 
-def _require_no_snapshot(averager: WeightAverager) -> None:
+def _require_no_snapshot(averager: WeightAverager, received: str) -> None:
     if averager.count > 0:
         raise RuntimeError(
-            "parameters can be added before the first snapshot only. Received: new parameters "
-            f"after {averager.count} snapshots"
+            "parameters can be added and removed before the first snapshot only. Received: "
+            f"{received}, after {averager.count} snapshots"
         )

@@ -13,16 +13,18 @@ from swa_fast._schedule import check_integer, snapshot
 
 from . import _fused
 from ._distributed import agree, is_sharded, local_all, reshard
-from ._half_precision import HALF_DTYPES
+from ._fold import Fold, allocate
+from ._guarded import Guarded
 from ._nonfinite import all_finite, check_nonfinite
 from ._offload import Offload, OffloadError, offloads
-from ._parameters import Source, describe_mismatch
+from ._parameters import Source
 from ._state import check_state
 from ._swap import Exchange
+from ._turn import Turn
 from .multi_avg import check_decay
 
 
-class WeightAverager:
+class WeightAverager(Guarded):
     """Averages of a model's parameters, updated by one fused call.
 
     The averages are a list of tensors beside the model; the model is not copied. So models that
@@ -84,7 +86,7 @@ class WeightAverager:
         """Allocates the averages; see the class for the arguments."""
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise TypeError(f"dtype must be a floating-point torch.dtype. Received: {dtype!r}")
-        self._decay = None if decay is None else check_decay(decay)
+        decay = None if decay is None else check_decay(decay)
         self._start = check_integer("start", start, 0)
         self._period = check_integer("period", period, 1)
         self._nonfinite = check_nonfinite(nonfinite)
@@ -95,29 +97,13 @@ class WeightAverager:
         self._skipped = 0
         self._exchange = Exchange()
         self._offload = Offload()
+        self._turn = Turn()
         values = self._source.tensors()
         with torch.no_grad():
             # Filled, because the state is saved before the first snapshot too.
-            self._averages = [self._allocate(value, dtype).copy_(value) for value in values]
+            self._averages = [allocate(v, dtype, self._device).copy_(v) for v in values]
         self._sharded = any(is_sharded(value) for value in values)
-        self._copied = frozenset(
-            index
-            for index, average in enumerate(self._averages)
-            if not (average.is_floating_point() or average.is_complex())
-        )
-
-    def _allocate(self, value: Any, dtype: Any) -> Any:
-        if not value.is_floating_point():
-            dtype = value.dtype
-        elif dtype is None:
-            dtype = torch.float32 if value.dtype in HALF_DTYPES else value.dtype
-        return torch.empty_like(
-            value.detach(),
-            dtype=dtype,
-            device=self._device,
-            memory_format=torch.preserve_format,
-            requires_grad=False,
-        )
+        self._fold = Fold(self._averages, decay)
 
     @property
     def count(self) -> int:
@@ -147,14 +133,18 @@ class WeightAverager:
 
         Raises:
             ValueError: the parameters no longer match the averages; nothing was written.
-            RuntimeError: the averages are swapped in; or an update in the background failed after
-                its call had returned, whose snapshot then is not in the averages.
+            RuntimeError: the averages are swapped in, or used by another thread; or an update in
+                the background failed after its call had returned, whose snapshot then is not in
+                the averages.
         """
-        self._require_not_swapped("update()")
-        due, _ = snapshot(self._step, self._start, self._period)
-        if due:
-            due = self._take_snapshot()
-        self._step += 1
+        self._begin("update()")
+        try:
+            due, _ = snapshot(self._step, self._start, self._period)
+            if due:
+                due = self._take_snapshot()
+            self._step += 1
+        finally:
+            self._turn.end()
         return bool(due)
 
     def _take_snapshot(self) -> bool:
@@ -163,29 +153,16 @@ class WeightAverager:
         if self._nonfinite == "skip" and not agree(all_finite(local_all(values)), values):
             self._skipped += 1
             return False
-        fold = functools.partial(self._fold, local_all(self._averages), self._count)
+        averages = local_all(self._averages)
+        fold = functools.partial(self._fold, averages, self._count, self._any_device)
         if offloads(self._device, values):
-            mismatch = describe_mismatch(
-                self._source.names, self._averages, values, any_device=True
-            )
-            if mismatch is not None:
-                raise ValueError(f"the parameters do not match the averages: {mismatch}")
+            self._require_match(values)
             self._offload.submit(local_all(values), fold)
         else:
             with self._explained(values):
                 fold(local_all(values))
         self._count += 1
         return True
-
-    def _fold(self, averages: list[Any], count: int, values: list[Any]) -> None:
-        copies = None
-        if self._copied and len(values) == len(averages):
-            averages, values, copies = _fused.without_copied(averages, values, self._copied)
-        options: dict[str, Any] = {"copies": copies, "any_device": self._any_device}
-        if self._decay is None or count == 0:
-            _fused.running_mean_(averages, values, count, **options)
-        else:
-            _fused.lerp_(averages, values, 1.0 - self._decay, **options)
 
     def _settle(self) -> None:
         try:
@@ -212,14 +189,15 @@ class WeightAverager:
             ValueError: ``params`` does not match in number, shape or device; nothing was written.
             RuntimeError: there is no snapshot yet, or the averages are swapped in.
         """
-        self._require_not_swapped("copy_to()")
-        self._settle()
-        self._require_snapshot("copy_to()")
-        values = self._values()
-        if params is not None:
-            values = Source(params, self._source.use_buffers, "params").tensors()
-        with self._explained(values):
-            _fused.copy_(local_all(values), local_all(self._averages), any_device=self._any_device)
+        with self._alone("copy_to()"):
+            self._settle()
+            self._require_snapshot("copy_to()")
+            values = self._values()
+            if params is not None:
+                values = Source(params, self._source.use_buffers, "params").tensors()
+            averages = local_all(self._averages)
+            with self._explained(values):
+                _fused.copy_(local_all(values), averages, any_device=self._any_device)
 
     def swap(self) -> None:
         """Exchanges the averages with the parameters; a second call puts both back, bit for bit.
@@ -231,8 +209,15 @@ class WeightAverager:
 
         Raises:
             ValueError: the parameters no longer match the averages; nothing was written.
-            RuntimeError: there is no snapshot yet.
+            RuntimeError: there is no snapshot yet, or another thread uses the averager.
         """
+        self._turn.begin("swap()")
+        try:
+            self._swap()
+        finally:
+            self._turn.end()
+
+    def _swap(self) -> None:
         self._settle()
         self._require_snapshot("swap()")
         values = self._values()
@@ -245,23 +230,29 @@ class WeightAverager:
         """Context in which the parameters hold the averages; always swaps back.
 
         Raises:
-            RuntimeError: there is no snapshot yet, or the averages are swapped in already.
+            RuntimeError: there is no snapshot yet, or the averages are swapped in already, or
+                another thread uses the averager.
         """
-        self._require_not_swapped("applied()")
-        self.swap()
+        with self._alone("applied()"):
+            self._swap()
         try:
             yield
         finally:
             if self._exchange.active:
-                self.swap()
+                self._turn.await_()  # never refused: it must swap back
+                try:
+                    if self._exchange.active:
+                        self._swap()
+                finally:
+                    self._turn.end()
 
     def to(self, device: Any) -> WeightAverager:
         """Moves the averages to ``device``, as after moving the model there, and returns self."""
-        self._require_not_swapped("to()")
-        self._settle()
-        self._averages = [average.to(device) for average in self._averages]
-        if self._device is not None:
-            self._device = torch.device(device)
+        with self._alone("to()"):
+            self._settle()
+            self._averages = [average.to(device) for average in self._averages]
+            if self._device is not None:
+                self._device = torch.device(device)
         return self
 
     def state_dict(self) -> dict[str, Any]:
@@ -284,50 +275,22 @@ class WeightAverager:
             KeyError, TypeError, ValueError: it does not match; nothing was changed.
             RuntimeError: the averages are swapped in.
         """
-        self._require_not_swapped("load_state_dict()")
+        with self._alone("load_state_dict()"):
+            self._settle()
+            tensors, counters = check_state(self._source.names, self._averages, state_dict)
+            _fused.copy_(local_all(self._averages), local_all(tensors), any_device=True)
+            self._count, self._step, self._skipped = counters
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what to copy or pickle, with no update in flight."""
         self._settle()
-        tensors, counters = check_state(self._source.names, self._averages, state_dict)
-        _fused.copy_(local_all(self._averages), local_all(tensors), any_device=True)
-        self._count, self._step, self._skipped = counters
+        return self.__dict__.copy()
 
     def _continue_from(self, other: WeightAverager) -> None:
         """Takes the step and skipped counters of one that has no snapshot yet."""
         self._step, self._skipped = other._step, other._skipped
 
-    @property
-    def _any_device(self) -> bool:
-        return self._device is not None
-
     def _values(self) -> list[Any]:
         if self._sharded and self._source.module is not None:
             reshard(self._source.module)
         return self._source.tensors()
-
-    @contextlib.contextmanager
-    def _explained(self, values: list[Any]) -> Iterator[None]:
-        try:
-            yield
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            self._require_match(values, error)
-            raise
-
-    def _require_match(self, values: list[Any], error: Exception | None = None) -> None:
-        mismatch = describe_mismatch(
-            self._source.names, self._averages, values, any_device=self._any_device
-        )
-        if mismatch is not None:
-            raise ValueError(f"the parameters do not match the averages: {mismatch}") from error
-
-    def _require_snapshot(self, what: str) -> None:
-        if self._count == 0:
-            raise RuntimeError(
-                f"{what} needs at least one snapshot. Received: none in {self._step} calls of "
-                f"update() (start={self._start}, period={self._period})"
-            )
-
-    def _require_not_swapped(self, what: str) -> None:
-        if self._exchange.active:
-            raise RuntimeError(
-                f"{what} is refused while the averages are swapped into the parameters: swap back "
-                "first"
-            )

@@ -193,3 +193,30 @@ def test_parameters_and_buffers_go_in_one_native_call(
         averager.update()
         assert sum(function.calls for function in counted.values()) == 2 * calls + 2
     assert all_bits(averaged.module.buffers())[2] == all_bits(net.buffers())[2]  # a counter
+
+
+@pytest.mark.parametrize("value", [torch.float16, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("average", [torch.float16, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("negated", ["average", "value", "both"])
+def test_lazily_negated_tensors_keep_their_sign(average: Any, value: Any, negated: str) -> None:
+    # torch's own copy_ between a lazily negated tensor and another dtype loses the sign.
+    x, y = torch.zeros(3, dtype=average), torch.full((3,), 2.0, dtype=value)
+    x = torch._neg_view(x) if negated != "value" else x
+    y = torch._neg_view(y) if negated != "average" else y
+    sign = 1.0 if negated == "average" else -1.0
+    for weight, expected in ((1.0, 2.0), (0.0, 2.0), (0.25, 2.0)):
+        _fused.lerp_([x], [y], weight)
+        assert x.tolist() == [sign * expected] * 3
+    y.fill_(-4.0)
+    _fused.lerp_([x], [y], 0.5)
+    assert x.tolist() == [(sign * 2.0 - 4.0) / 2] * 3
+    _fused.copy_([x], [y])
+    assert x.tolist() == [-4.0] * 3
+
+
+def test_a_lazily_conjugated_average_is_written() -> None:
+    held = torch.tensor([1 + 2j, 3 + 4j])
+    plain = torch.zeros(2, dtype=torch.complex64)[::1]
+    _fused.lerp_([plain, held.conj()], [torch.ones(2) + 0j, torch.tensor([3 + 0j, 5 + 0j])], 0.5)
+    assert held.conj().tolist() == [2 - 1j, 4 - 2j]
+    assert plain.tolist() == [0.5 + 0j] * 2

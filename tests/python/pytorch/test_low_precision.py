@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -130,3 +131,33 @@ def test_a_converted_model_is_averaged_in_its_new_type() -> None:
     ours.update_parameters(net)
     assert ours.module.weight.tolist() == [[1.00390625] * 2]  # no bfloat16 number
     assert all_bits([ours.module.weight]) == all_bits([torch.full((1, 2), 1.00390625)])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("write", [_write, _load, _replace, _set_data])
+def test_a_copy_notices_what_is_written_before_its_first_update(write: Any, copied: Any) -> None:
+    net = nn.Linear(2, 1, bias=False, dtype=torch.bfloat16)
+    ours = AveragedModel(net)
+    for value in (1.0, 2.0, 3.0):
+        net.weight.data.fill_(value)
+        ours.update_parameters(net)
+    ours = copied(ours)
+    write(ours)
+    net.weight.data.fill_(4.0)
+    ours.update_parameters(net)
+    assert ours.module.weight.tolist() == [[7.0, 7.0]]  # 8 + (4 - 8) / 4
+
+
+def test_a_copy_keeps_the_averages_of_the_tensors_that_nobody_wrote() -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).bfloat16()
+    ours = AveragedModel(net)
+    for _ in snapshots(net, 30):
+        ours.update_parameters(net)
+    with torch.no_grad():
+        ours.module[1].bias.add_(0.0)
+    other = copy.deepcopy(ours)
+    for _ in snapshots(net, 30, seed=5):
+        ours.update_parameters(net)
+        other.update_parameters(net)
+    assert all_bits(ours.parameters()) == all_bits(other.parameters())
+    assert all_bits(ours._float32._averages) == all_bits(other._float32._averages)

@@ -1,7 +1,6 @@
 """Averages kept in host memory: what is waited for, by whom, and what goes wrong loudly.
 
-The copies are made by a copier of the test: it reads a value only when it is told to, so that a
-write that comes too early is seen in the result.
+The copies are made by the copier of `offload_tools`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,68 +19,15 @@ import pytest
 torch: Any = pytest.importorskip("torch")
 from torch.optim.optimizer import _global_optimizer_pre_hooks  # noqa: E402
 
+from offload_tools import SlowCopier, make, set_weights  # noqa: E402
 from swa_fast.torch import WeightAverager, weight_averager  # noqa: E402
 from swa_fast.torch._offload import CudaCopier, Offload, OffloadError  # noqa: E402
-
-
-class SlowCopies:
-    """Copies that are made when `finish` is set; writers that are held back wait for them."""
-
-    def __init__(self, staging: Sequence[Any], values: Sequence[Any]) -> None:
-        self.pairs = list(zip(staging, values, strict=True))
-        self.pending = list(values)
-        self.finish = threading.Event()
-        self.done = threading.Event()
-        self.held_back = 0
-
-    def hold_back_writers(self) -> None:
-        # A GPU makes the writer wait; on the CPU, the copies are finished before it may go on.
-        self.held_back += 1
-        self.finish.set()
-        assert self.done.wait(60)
-
-    def wait(self) -> None:
-        assert self.finish.wait(60)
-        for stage, value in self.pairs:
-            stage.copy_(value.detach())
-        self.done.set()
-
-
-class SlowCopier:
-    def __init__(self) -> None:
-        self.started: list[SlowCopies] = []
-        self.staged = 0
-        self.automatic = False
-
-    def stage(self, value: Any) -> Any:
-        self.staged += 1
-        return torch.empty_like(value.detach(), requires_grad=False)
-
-    def start(self, staging: Sequence[Any], values: Sequence[Any]) -> SlowCopies:
-        copies = SlowCopies(staging, values)
-        if self.automatic:
-            copies.finish.set()
-        self.started.append(copies)
-        return copies
 
 
 @pytest.fixture
 def copier(monkeypatch: pytest.MonkeyPatch) -> SlowCopier:
     monkeypatch.setattr(weight_averager, "offloads", lambda device, values: device is not None)
     return SlowCopier()
-
-
-def make(copier: SlowCopier, **options: Any) -> tuple[Any, WeightAverager]:
-    model = torch.nn.Linear(3, 2)
-    averager = WeightAverager(model, device="cpu", **options)
-    averager._offload = Offload(copier)
-    return model, averager
-
-
-def set_weights(model: Any, number: float) -> None:
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(number)
 
 
 def test_update_returns_before_the_copies_are_made_and_reads_wait(copier: SlowCopier) -> None:
@@ -143,70 +88,6 @@ def test_an_optimizer_waits_for_what_it_is_about_to_write(copier: SlowCopier) ->
     assert (model.bias != 4.0).all()
     optimizer.step()  # nothing is in flight any more
     assert copier.started[0].held_back == 1
-
-
-def test_another_write_while_it_is_copied_is_an_error_of_the_next_call(copier: SlowCopier) -> None:
-    model, averager = make(copier)
-    set_weights(model, 4.0)
-    averager.update()
-    copier.started[0].finish.set()
-    averager._settle()
-    set_weights(model, 8.0)
-    averager.update()
-    set_weights(model, -100.0)
-    copier.started[1].finish.set()
-    with pytest.raises(OffloadError, match="value 0 was written while it was being copied"):
-        averager.averages()
-    # That snapshot is not in the averages and not counted; the next one is.
-    assert averager.count == 1
-    assert all((a == 4.0).all() for a in averager.averages())
-    set_weights(model, 8.0)
-    copier.automatic = True
-    averager.update()
-    assert all((a == 6.0).all() for a in averager.averages())
-    assert averager.count == 2
-
-
-def test_an_optimizer_does_not_hide_an_earlier_write(copier: SlowCopier) -> None:
-    model, averager = make(copier)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    averager.update()
-    set_weights(model, -100.0)
-    optimizer.step()
-    copier.started[0].finish.set()
-    with pytest.raises(OffloadError, match="was written while"):
-        averager.update()
-
-
-def test_errors_in_the_background_are_raised_once_by_the_next_call(
-    copier: SlowCopier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copier.automatic = True
-    model, averager = make(copier)
-    set_weights(model, 4.0)
-    averager.update()
-    averager.averages()
-
-    def broken(*_: Any, **__: Any) -> None:
-        raise MemoryError("out of it")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("swa_fast.torch._fused.running_mean_", broken)
-        assert averager.update()
-        with pytest.raises(OffloadError, match="in the background: MemoryError: out of it") as info:
-            averager.update()
-    assert isinstance(info.value.__cause__, MemoryError)
-    assert averager.count == 1
-    assert averager.step == 2
-    assert all((a == 4.0).all() for a in averager.averages())
-
-
-def test_a_mismatch_is_found_at_once(copier: SlowCopier) -> None:
-    model, averager = make(copier)
-    model.bias = torch.nn.Parameter(torch.zeros(7))
-    with pytest.raises(ValueError, match="'bias' has shape"):
-        averager.update()
-    assert not copier.started
 
 
 @pytest.mark.parametrize(

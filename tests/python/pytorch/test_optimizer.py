@@ -231,3 +231,49 @@ def test_nonfinite_snapshots_can_be_skipped() -> None:
         optimizer.step()
     assert optimizer.averager.skipped == 1
     assert np.isfinite(optimizer.averager.averages()[0].numpy()).all()
+
+
+def test_only_one_averager_follows_an_optimizer_through_swa() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = SWA(torch.optim.SGD([weight], lr=1.0), 0, 1)
+    with pytest.raises(TypeError, match=r"use copy\.deepcopy"):
+        copy.copy(optimizer)
+    with pytest.raises(TypeError, match="must not be wrapped by SWA already"):
+        SWA(optimizer)
+    weight.grad = torch.ones(1)
+    optimizer.step()
+    assert (optimizer.averager.count, optimizer.averager.step) == (1, 1)
+
+
+def test_a_group_without_values_is_not_added() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = SWA(torch.optim.SGD([weight], lr=1.0), 0, 1)
+    with pytest.raises(ValueError, match="meta device"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.empty(2, device="meta"))]})
+    assert len(optimizer.param_groups) == 1
+    weight.grad = torch.ones(1)
+    optimizer.step()
+    assert optimizer.averager.count == len(optimizer.state_dict()["averager"]["averages"]) == 1
+
+
+def test_a_removed_group_is_called_so() -> None:
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = SWA(torch.optim.SGD([{"params": [w]} for w in weights], lr=1.0), 0, 1)
+    optimizer.step()
+    del optimizer.param_groups[1]
+    with pytest.raises(RuntimeError, match=r"removed before.*1 tensors for 2 averages, after 1 s"):
+        optimizer.step()
+
+
+def test_a_closure_that_is_false_is_called() -> None:
+    class Empty(list[int]):
+        calls = 0
+
+        def __call__(self) -> float:
+            self.calls += 1
+            return 1.0
+
+    closure = Empty()
+    optimizer = SWA(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))
+    assert optimizer.step(closure) == 1.0
+    assert closure.calls == 1

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from swa_fast.torch import WeightAverager
+from swa_fast.torch import SWA, WeightAverager
 from torch_reference import all_bits, make_net, snapshots
 
 
@@ -109,3 +109,53 @@ def test_a_state_that_does_not_fit_changes_nothing(break_: Any, error: Any, mess
     assert (averager.count, averager.step) == (2, 2)
     with pytest.raises(TypeError, match="state_dict must be a dict"):
         averager.load_state_dict([])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda: torch.empty(2, device="meta"), r"'1' is on the meta device"),
+        (lambda: torch.ones(2).to_sparse(), r"'1' has layout torch\.sparse_coo"),
+    ],
+    ids=["meta", "sparse"],
+)
+def test_tensors_without_values_are_refused_before_anything_is_loaded(
+    bad: Any, message: str
+) -> None:
+    params = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))]
+    optimizer = SWA(torch.optim.SGD(params, lr=0.1, momentum=0.9), 0, 1)
+    for param in params:
+        param.grad = torch.ones(2)
+    optimizer.step()
+    before = all_bits(optimizer.averager.averages())
+    state = copy.deepcopy(optimizer.state_dict())
+    state["param_groups"][0]["lr"] = 7.0
+    state["averager"]["averages"]["0"].fill_(9.0)
+    state["averager"]["averages"]["1"] = bad()
+    for load in (
+        lambda: optimizer.load_state_dict(state),
+        lambda: optimizer.averager.load_state_dict(state["averager"]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load()
+        assert optimizer.param_groups[0]["lr"] == 0.1
+        assert all_bits(optimizer.averager.averages()) == before
+
+
+def test_a_count_that_no_weight_could_follow_is_refused() -> None:
+    averager = WeightAverager(make_net())
+    state = copy.deepcopy(averager.state_dict())
+    state.update(count=2**60, step=2**60)
+    with pytest.raises(ValueError, match=r"step must be at most 2\*\*53 - 1\. Received: 1152921"):
+        averager.load_state_dict(state)
+    state.update(count=2**53 - 2, step=2**53 - 2)
+    averager.load_state_dict(state)
+    assert averager.update()
+
+
+def test_keys_of_several_types_are_listed() -> None:
+    optimizer = SWA(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
+    with pytest.raises(KeyError, match=r"must hold 'averager'.*\[1, 'a'\]"):
+        optimizer.load_state_dict({1: 2, "a": 3})  # type: ignore[dict-item]
+    with pytest.raises(KeyError, match=r"must hold 'averages'.*\[1, 'a'\]"):
+        optimizer.averager.load_state_dict({1: 2, "a": 3})  # type: ignore[dict-item]

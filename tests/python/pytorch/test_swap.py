@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from swa_fast.torch import WeightAverager
+from swa_fast.torch import WeightAverager, _fused
 from torch_reference import all_bits, make_net, snapshots
 
 
@@ -188,3 +190,108 @@ def test_peak_memory_of_a_swap(dtype: Any, bytes_per_element: int) -> None:
     allowance = 4 << 20  # the interpreter's own, against 64 MiB of float32 parameters
     assert extra <= bytes_per_element * elements + allowance
     assert extra >= bytes_per_element * elements - allowance  # the measure sees an allocation
+
+
+class Mixed(nn.Module):
+    """One parameter that is exchanged, and two that show their averages rounded."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.wide = nn.Parameter(torch.full((2,), value))
+        self.narrow = nn.Parameter(torch.full((2,), value, dtype=torch.bfloat16))
+        self.other = nn.Parameter(torch.full((2,), value, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("name", ["narrow", "wide"])
+def test_a_failed_swap_back_changes_nothing_and_can_be_tried_again(name: str) -> None:
+    model = Mixed(1.0)
+    averager = WeightAverager(model)
+    averager.update()
+    for parameter in model.parameters():
+        parameter.data.fill_(5.0)
+    before = all_bits(model.parameters()), all_bits(averager.averages())
+    averager.swap()
+    swapped = all_bits(model.parameters())
+    kept = getattr(model, name)
+    setattr(model, name, nn.Parameter(kept.detach()[:1].expand(2)))  # cannot be written
+    with pytest.raises(ValueError, match="is expanded"):
+        averager.swap()
+    setattr(model, name, kept)
+    assert all_bits(model.parameters()) == swapped
+    averager.swap()
+    assert (all_bits(model.parameters()), all_bits(averager.averages())) == before
+
+
+def _in_a_pause(
+    averager: WeightAverager, calls: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """What ``calls``, made by another thread while a call of ``averager`` writes, are told."""
+    told: list[str] = []
+    started: list[threading.Thread] = []
+
+    def others() -> None:
+        for call in calls:
+            try:
+                call()
+            except RuntimeError as error:
+                told.append(str(error))
+
+    def paused(native: Any) -> Any:
+        def call(*args: Any, **options: Any) -> None:
+            if not started:
+                started.append(threading.Thread(target=others))
+                started[0].start()
+                started[0].join(60)
+            native(*args, **options)
+
+        return call
+
+    for name in ("swap_", "running_mean_", "copy_"):
+        monkeypatch.setattr(_fused, name, paused(getattr(_fused, name)))
+    return told
+
+
+@pytest.mark.parametrize("method", ["update", "swap", "copy_to", "applied"])
+def test_of_two_threads_one_is_refused(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.ones(2)
+    averager = WeightAverager([weight])
+    averager.update()
+    weight.fill_(3.0)
+    state = averager.state_dict()
+    calls: tuple[Any, ...] = (
+        averager.update,
+        averager.swap,
+        averager.copy_to,
+        averager.applied().__enter__,
+        lambda: averager.to("cpu"),
+        lambda: averager.load_state_dict(state),
+    )
+    told = _in_a_pause(averager, calls, monkeypatch)
+    if method == "applied":
+        context = averager.applied()
+        context.__enter__()
+    else:
+        getattr(averager, method)()
+    assert len(told) == len(calls)
+    assert all("refused while another call of the same averager is under way" in t for t in told)
+    monkeypatch.undo()
+    assert averager.count == (2 if method == "update" else 1)
+    expected = {"update": (2.0, 3.0), "copy_to": (1.0, 1.0)}.get(method, (1.0, 1.0))
+    assert averager.averages()[0].tolist() == [expected[0]] * 2
+    assert weight.tolist() == [expected[1]] * 2
+    copy.deepcopy(averager).averages()
+    if method == "applied":
+        context.__exit__(None, None, None)
+        assert weight.tolist() == [3.0, 3.0]
+
+
+def test_leaving_applied_waits_for_another_thread_and_swaps_back() -> None:
+    weight = torch.ones(2)
+    averager = WeightAverager([weight])
+    averager.update()
+    weight.fill_(3.0)
+    with averager.applied():
+        averager._turn.begin("a call of another thread")
+        threading.Timer(0.1, averager._turn.end).start()
+    assert weight.tolist() == [3.0, 3.0]
+    assert averager.update()

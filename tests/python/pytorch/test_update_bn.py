@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections import namedtuple
 from collections.abc import Iterator
 from typing import Any
@@ -92,3 +93,72 @@ def test_without_batch_norm_nothing_is_read() -> None:
     update_bn(never(), nn.Linear(2, 2))
     with pytest.raises(TypeError, match="forward must be callable"):
         update_bn([1], make_net(), forward="batch")  # type: ignore[arg-type]
+
+
+class Attributes(collections.UserDict[str, Any]):
+    """A batch that is read by attribute and knows how to move itself, as tokenizers return."""
+
+    def __getattr__(self, key: str) -> Any:
+        if key == "data" or key not in self.data:
+            raise AttributeError(key)
+        return self.data[key]
+
+    def to(self, device: Any) -> Attributes:
+        return Attributes({key: item.to(device) for key, item in self.items()})
+
+
+class Duo(list[Any]):
+    """A list that is not made from a list."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        super().__init__([first, second])
+
+
+class Couple(tuple[Any, ...]):
+    """A tuple that is not made from a tuple."""
+
+    def __new__(cls, first: Any, second: Any) -> Couple:
+        return super().__new__(cls, (first, second))
+
+
+@pytest.mark.parametrize(
+    ("pack", "read"),
+    [
+        (lambda x: Attributes(x=x), lambda batch: batch.x),
+        (lambda x: Duo(x, 1), lambda batch: batch[0]),
+        (lambda x: Couple(x, 1), lambda batch: batch[0]),
+        (lambda x: [Duo(x, 1)], lambda batch: batch[0][0]),
+        (
+            lambda x: nn.utils.rnn.pack_sequence([x]),
+            lambda batch: nn.utils.rnn.pad_packed_sequence(batch)[0][:, 0],
+        ),
+    ],
+    ids=["attributes", "list", "tuple", "nested", "packed"],
+)
+def test_containers_with_their_own_ways_are_moved(pack: Any, read: Any) -> None:
+    layer = nn.BatchNorm1d(3)
+    data = torch.arange(12.0).reshape(4, 3)
+    batch = pack(data)
+    seen = []
+
+    def forward(model: Any, moved: Any) -> Any:
+        seen.append(moved)
+        return model(read(moved))
+
+    update_bn([batch], nn.Sequential(layer), device="cpu", forward=forward)
+    assert torch.equal(layer.running_mean, data.mean(0))
+    if not isinstance(batch, tuple):
+        assert type(seen[0]) is type(batch)
+
+
+def test_a_packed_sequence_keeps_its_sizes_where_they_must_be() -> None:
+    layer = nn.BatchNorm1d(1)
+    packed = nn.utils.rnn.pack_sequence([torch.ones(3, 1), torch.ones(2, 1)])
+    devices = []
+
+    def forward(model: Any, batch: Any) -> Any:
+        devices.append((batch.data.device.type, batch.batch_sizes.device.type))
+        return model(packed.data)
+
+    update_bn([packed], nn.Sequential(layer), device="meta", forward=forward)
+    assert devices == [("meta", "cpu")]
