@@ -272,7 +272,7 @@ def test_an_interruption_is_not_taken_for_a_wrong_type() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        swa_fast.lerp_([f32(3)], [f32(3)], Interrupted())  # type: ignore[arg-type]
+        swa_fast.lerp_([f32(3)], [f32(3)], Interrupted())
 
 
 @EVERY_CALL
