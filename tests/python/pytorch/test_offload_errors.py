@@ -23,6 +23,10 @@ def copier(monkeypatch: pytest.MonkeyPatch) -> SlowCopier:
     return SlowCopier()
 
 
+def broken(*_: Any, **__: Any) -> None:
+    raise MemoryError("out of it")
+
+
 def test_another_write_while_it_is_copied_is_an_error_of_the_next_call(copier: SlowCopier) -> None:
     model, averager = make(copier)
     set_weights(model, 4.0)
@@ -64,10 +68,6 @@ def test_errors_in_the_background_are_raised_once_by_the_next_call(
     set_weights(model, 4.0)
     averager.update()
     averager.averages()
-
-    def broken(*_: Any, **__: Any) -> None:
-        raise MemoryError("out of it")
-
     with monkeypatch.context() as patch:
         patch.setattr("swa_fast.torch._fused.running_mean_", broken)
         assert averager.update()
@@ -115,10 +115,6 @@ def test_a_copy_after_a_failed_update_tells_and_counts_right(
     set_weights(model, 4.0)
     averager.update()
     averager.averages()
-
-    def broken(*_: Any, **__: Any) -> None:
-        raise MemoryError("out of it")
-
     with monkeypatch.context() as patch:
         patch.setattr("swa_fast.torch._fused.running_mean_", broken)
         averager.update()
