@@ -6,6 +6,7 @@
 #
 #   Each PYTHON gets a fresh environment with the wheel of its version from the folder DIST.
 #   PACKAGES=link       instead of downloading them, uses the packages that PYTHON itself has
+#   PACKAGES=core       no framework, as in cibuildwheel's test of a wheel
 #   PYTEST_ARGS="..."   further arguments for pytest, e.g. "-k threads"
 set -euo pipefail
 if (($# < 2)); then
@@ -36,7 +37,12 @@ for python in "$@"; do
       >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["platlib"])')/link.pth"
   else
     "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install -q "${wheels[0]}[test]"
+    "$venv/bin/python" -m pip install -q --upgrade pip # --group is new in pip 25.1
+    packages=("${wheels[0]}[test]")
+    if [[ ${PACKAGES:-} == core ]]; then
+      packages=("${wheels[0]}" --group "$source_dir/pyproject.toml:test-core")
+    fi
+    "$venv/bin/python" -m pip install -q "${packages[@]}"
   fi
   # The tests read README, docs and examples beside them: a copy of those, and nothing to import.
   tree=$work/tree-$tag

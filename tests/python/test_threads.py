@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import sysconfig
 import threading
 from typing import Any
 
@@ -105,6 +106,45 @@ def test_two_threads_at_once_on_disjoint_lists() -> None:
     for thread in threads:
         thread.join()
     assert results == dict.fromkeys(range(6), True)
+
+
+def test_a_list_may_change_while_a_call_reads_it() -> None:
+    count, size = 50, 64
+    shared = [np.full(size, -1, np.float32) for _ in range(count)]
+    stop = threading.Event()
+
+    def change() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            shared[turn % (count - 1)] = np.full(size, turn, np.float32)  # the old one dies
+            shared.append(shared.pop())
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    refused = []
+    try:
+        for _ in range(2000):
+            taken = [np.zeros(size, np.float32) for _ in range(count)]
+            try:
+                swa_fast.copy_(taken, shared)
+            except ValueError as error:
+                refused.append(str(error))  # its last item was away
+                assert not any(array.any() for array in taken)
+            else:
+                assert all(array[0] != 0 and (array == array[0]).all() for array in taken)
+    finally:
+        stop.set()
+        thread.join()
+    assert len(refused) < 2000
+    assert all("the lists must be equally long" in message for message in refused)
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has an interpreter lock"
+)
+def test_importing_does_not_bring_the_interpreter_lock_back() -> None:
+    assert run_python("import sys, swa_fast; print(sys._is_gil_enabled())") == "False"
 
 
 def test_the_interpreter_is_unlocked_while_working() -> None:

@@ -8,6 +8,7 @@ The info string of a fenced block says what a test does with it:
 - `python program`: a program of its own, run in a process of its own.
 - `python torchrun`: the same, run by torchrun in two processes.
 - `bash`: its commands are checked, and run where that is quick and harmless; see `commands.py`.
+  `pytest -m commands` runs them all; see `test_commands_run.py`.
 - `text`: what the block before it printed, or the exception it raised, word for word.
 - `{name}`: a directive of the site, checked by the site's build.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
+import keras
 import tensorflow as tf
 
 from swa_fast.keras.optimizers import SWA

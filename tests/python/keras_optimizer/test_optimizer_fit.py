@@ -6,9 +6,11 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
+import keras
 import tensorflow as tf
 
 from optimizer_oracles import due_steps, mean_of, ulps

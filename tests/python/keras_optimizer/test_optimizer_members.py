@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
+import keras
 import tensorflow as tf
 
 from backend_models import built, one

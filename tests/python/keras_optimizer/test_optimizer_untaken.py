@@ -6,9 +6,11 @@ import collections
 import re
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
+import keras
 import tensorflow as tf
 
 from swa_fast.keras.optimizers import SWA, AveragedOptimizerWrapper

@@ -17,7 +17,7 @@ def needs(module: str) -> pytest.MarkDecorator:
 @pytest.mark.parametrize(
     "backend",
     [
-        "tensorflow",
+        pytest.param("tensorflow", marks=needs("tensorflow")),
         pytest.param("torch", marks=needs("torch")),
         pytest.param("jax", marks=needs("jax")),
     ],
@@ -31,6 +31,7 @@ def test_legacy_keras() -> None:
     check_run(run_pytest("legacy_*_cases.py", {"TF_USE_LEGACY_KERAS": "1"}), at_least=100)
 
 
+@needs("tensorflow")
 @pytest.mark.parametrize("legacy", ["0", pytest.param("1", marks=needs("tf_keras"))])
 def test_two_replicas(legacy: str) -> None:
     check_run(run_pytest("distribution_cases.py", {"TF_USE_LEGACY_KERAS": legacy}), at_least=10)
