@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from swa_fast._schedule import snapshot
@@ -20,7 +21,8 @@ from .statistics_pass import StatisticsPass
 from .steps import StepCounter
 from .validation import evaluate_on_averages
 
-_WATCHED_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_epoch_begin", "on_epoch_end")
+_BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end")
+_WATCHED_HOOKS = (*_BATCH_HOOKS, "on_epoch_begin", "on_epoch_end")
 
 
 class AveragingCallback(Resumable):
@@ -114,6 +116,10 @@ class AveragingCallback(Resumable):
         self._goes_on = False
         self._add_batch_hooks()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what to copy or pickle: all but the batch hooks."""
+        return {name: value for name, value in vars(self).items() if name not in _BATCH_HOOKS}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Makes a copy whose batch hooks are its own."""
         vars(self).update(state)
@@ -124,9 +130,18 @@ class AveragingCallback(Resumable):
         # only if it has work to do.
         cyclic = self._arguments.schedule == "cyclic"
         if cyclic:
-            self.on_train_batch_begin = self._set_cyclic_rate
+            self._add_hook("on_train_batch_begin", self._set_cyclic_rate)
         if cyclic or self._arguments.every_n_steps is not None:
-            self.on_train_batch_end = self._count_batch
+            self._add_hook("on_train_batch_end", self._count_batch)
+
+    def _add_hook(self, name: str, ours: Callable[[int], None]) -> None:
+        theirs = getattr(type(self), name).__get__(self)  # a subclass's, or Keras's own
+
+        def hook(batch: int, logs: Any = None) -> None:
+            ours(batch)
+            theirs(batch, logs)
+
+        setattr(self, name, hook)
 
     @property
     def lr_record(self) -> list[float]:
@@ -192,12 +207,12 @@ class AveragingCallback(Resumable):
         assert self._rates is not None
         self._rates.begin_epoch(epoch)
 
-    def _set_cyclic_rate(self, batch: int, logs: Any = None) -> None:
+    def _set_cyclic_rate(self, batch: int) -> None:
         """Sets the batch's rate."""
         assert self._rates is not None
         self._rates.begin_batch(self._epoch, batch, self._steps.in_epoch)
 
-    def _count_batch(self, batch: int, logs: Any = None) -> None:
+    def _count_batch(self, batch: int) -> None:
         """Counts batches, and averages by batch where that was asked for."""
         if self._steps.count(batch, self._pass is None, self._epoch >= self._arguments.start):
             self._take_snapshot()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from typing import Any
 
@@ -80,3 +81,28 @@ def a_copied_callback_is_its_own(env: Environment) -> None:
         records.append(swa.lr_record)
         assert swa is original or original.lr_record == []
     assert records[0] == records[1] == records[2]
+
+
+@check()
+def batch_hooks_of_a_subclass_run_too(env: Environment) -> None:
+    class Watching(env.SWA):
+        calls: Any
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.calls.append(("begin", batch))
+            super().on_train_batch_begin(batch, logs)
+
+        def on_batch_end(self, batch: int, logs: Any = None) -> None:  # Keras's older name
+            self.calls.append(("end", batch))
+
+    batches = range(len(env.batches()))
+    expected = [(when, batch) for _ in range(3) for batch in batches for when in ("begin", "end")]
+    for arguments in ({"lr_schedule": "cyclic", "swa_freq": 2}, {"every_n_steps": 1}, {}):
+        plain, watching = env.SWA(2, **arguments), Watching(2, **arguments)
+        for duplicate in (watching, copy.copy(watching), pickle.loads(pickle.dumps(plain))):
+            duplicate.calls = []
+            plain_model, model = env.dense_model(), env.dense_model()
+            env.fit(plain_model, env.SWA(2, **arguments), epochs=3)
+            env.fit(model, duplicate, epochs=3)
+            assert duplicate.calls == (expected if isinstance(duplicate, Watching) else [])
+            assert_same_bits(weights(model), weights(plain_model))
