@@ -201,7 +201,9 @@ def _info(options: argparse.Namespace) -> int:
         "flags": build["flags"],
         "commit": build["commit"] or "unknown",
         "instructions": f"{build['isa']} (this machine can run: {', '.join(build['isas'])})",
-        "OpenMP": f"{'yes' if build['openmp'] else 'no'}, {build['num_threads']} threads",
+        "OpenMP": "no, one thread"
+        if build["openmp"] == "none"
+        else f"yes, {build['num_threads']} threads",
         **_cuda_lines(build["cuda"]),
         "storage types": ", ".join(build["storage_dtypes"]),
         "frameworks": ", ".join(present),

@@ -19,9 +19,9 @@ command -v "$objdump" >/dev/null 2>&1 || { echo "no objdump: skipped"; exit 77; 
     next
   }
   # "   1f:  vaddps %ymm0,%ymm1,%ymm2"; what follows # or < is a comment or a symbol.
-  /^ *[0-9a-f]+:\t/ {
+  /^ *[0-9a-f]+:[ \t]/ {
     code = $0
-    sub(/^[^\t]*\t/, "", code)
+    sub(/^ *[0-9a-f]+:[ \t]+/, "", code)
     sub(/[#<].*/, "", code)
     split(code, word, " ")
     mask = code ~ /%k[0-7]/

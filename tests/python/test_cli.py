@@ -90,6 +90,18 @@ def test_info_prints_how_it_was_built(capsys: pytest.CaptureFixture[str]) -> Non
     assert "CUDA" in out
 
 
+@pytest.mark.parametrize(
+    ("openmp", "line"), [("OpenMP 201511", "yes, 3 threads"), ("none", "no, one thread")]
+)
+def test_info_says_whether_there_are_threads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], openmp: str, line: str
+) -> None:
+    build = {**swa_fast.build_info(), "openmp": openmp, "num_threads": 3}
+    monkeypatch.setattr(_cli, "_build_info", lambda: build)
+    assert _cli.main(["info"]) == 0
+    assert f"  OpenMP         {line}\n" in capsys.readouterr().out
+
+
 _CUDA: dict[str, Any] = {
     "built": True,
     "available": True,

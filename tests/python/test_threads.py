@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 
 import swa_fast
+from build_marks import needs_openmp
 from reference import assert_same_bits, running_mean
 
-needs_openmp = pytest.mark.skipif(
-    swa_fast.build_info()["openmp"] == "none", reason="built without OpenMP: one thread"
-)
 LARGE = 3_000_000  # elements: far above the size at which a call goes parallel
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import swa_fast
 from bench_tools import TINY, hide, row
+from build_marks import needs_openmp
 from swa_fast._bench import (
     competitors,
     machine,
@@ -121,6 +122,7 @@ def test_run_survives_a_framework_that_cannot_be_imported(
     assert "import failed" in report.render(result)
 
 
+@needs_openmp
 @pytest.mark.usefixtures("tiny")
 def test_run_puts_the_number_of_threads_back() -> None:
     before = swa_fast.get_num_threads()
