@@ -71,14 +71,17 @@ def results(
         }
 
 
-def _missing(target: str) -> list[str]:
-    return [name for name in NEEDS[target] if importlib.util.find_spec(name) is None]
+def _missing(target: str, check: str = "") -> list[str]:
+    needs = NEEDS[target]
+    if check.startswith("examples."):
+        needs = (*needs, "sklearn")
+    return [name for name in needs if importlib.util.find_spec(name) is None]
 
 
 @pytest.mark.timeout(2 * _SECONDS + 60)
 @pytest.mark.parametrize(("target", "name"), CASES)
 def test_check(target: str, name: str, results: dict[str, Future[dict[str, Any]]]) -> None:
-    if missing := _missing(target):
+    if missing := _missing(target, name):
         pytest.skip(f"{', '.join(missing)} is not installed")
     failure = results[target].result()[name]
     assert failure is None, failure

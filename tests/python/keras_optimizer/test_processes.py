@@ -9,17 +9,17 @@ import pytest
 from optimizer_oracles import check_run, run_pytest
 
 
-def needs(module: str) -> pytest.MarkDecorator:
-    missing = importlib.util.find_spec(module) is None
-    return pytest.mark.skipif(missing, reason=f"{module} is not installed")
+def needs(*modules: str) -> pytest.MarkDecorator:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)}: not installed")
 
 
 @pytest.mark.parametrize(
     "backend",
     [
-        pytest.param("tensorflow", marks=needs("tensorflow")),
-        pytest.param("torch", marks=needs("torch")),
-        pytest.param("jax", marks=needs("jax")),
+        pytest.param("tensorflow", marks=needs("keras", "tensorflow")),
+        pytest.param("torch", marks=needs("keras", "torch")),
+        pytest.param("jax", marks=needs("keras", "jax")),
     ],
 )
 def test_backend(backend: str) -> None:
