@@ -72,7 +72,7 @@ def results(
 
 
 def _missing(target: str, check: str = "") -> list[str]:
-    needs = NEEDS[target]
+    needs: tuple[str, ...] = NEEDS[target]
     if check.startswith("examples."):
         needs = (*needs, "sklearn")
     return [name for name in needs if importlib.util.find_spec(name) is None]
