@@ -29,6 +29,16 @@ def made() -> Any:
 
 
 @pytest.fixture
+def copier(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the copies of an offloaded averager when it is told to; on the CPU."""
+    from offload_tools import SlowCopier
+    from swa_fast.torch import weight_averager
+
+    monkeypatch.setattr(weight_averager, "offloads", lambda device, values: device is not None)
+    return SlowCopier()
+
+
+@pytest.fixture
 def device() -> str:
     """The device under test."""
     chosen = os.environ.get("SWA_FAST_TEST_DEVICE", "cuda")

@@ -64,3 +64,13 @@ def set_weights(model: Any, number: float) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(number)
+
+
+def make_with_a_snapshot(copier: SlowCopier) -> tuple[Any, WeightAverager]:
+    """One whose first snapshot, of weights of 4, is in the averages."""
+    model, averager = make(copier)
+    set_weights(model, 4.0)
+    averager.update()
+    copier.started[0].finish.set()
+    averager._settle()
+    return model, averager

@@ -15,6 +15,21 @@ Array = npt.NDArray[Any]
 WIDE_TYPES = ("float64",)
 """Variables of these types are averaged in float64, all other floating ones in float32."""
 
+# What is wrong with the number and with a shape of the weights: where the averages were taken in
+# this fit, and where they come from a state.
+_OF_A_SNAPSHOT = (
+    "the model's weights must not change during fit: it had {had} floating-point weights at the "
+    "first snapshot and has {has} now",
+    "the model's weights must not change their shapes during fit: {label} had shape {had} at the "
+    "first snapshot and has {has} now",
+)
+_OF_A_STATE = (
+    "the state must be of a model with the same weights. Received: a state that has averages of "
+    "{had} floating-point weights, and a model that has {has}",
+    "the state must be of a model with the same weights. Received: a state whose average {index} "
+    "has shape {had}, and a model whose weight {index}, {label}, has shape {has}",
+)
+
 
 class Averages:
     """The running mean, or exponential average, of a list of weights.
@@ -47,37 +62,15 @@ class Averages:
         """Raises ValueError if the weights are not those of the first snapshot."""
         if self.count == 0:
             return
-        if self._restored:
-            self._check_state(shapes, labels)
-            self._restored = False
-        if len(shapes) != len(self._arrays):
-            raise ValueError(
-                f"the model's weights must not change during fit: it had {len(self._arrays)} "
-                f"floating-point weights at the first snapshot and has {len(shapes)} now"
-            )
-        for index, (array, shape) in enumerate(zip(self._arrays, shapes, strict=True)):
-            if array.shape != shape:
-                raise ValueError(
-                    "the model's weights must not change their shapes during fit: "
-                    f"{labels()[index]!r} had "
-                    f"shape {array.shape} at the first snapshot and has {tuple(shape)} now"
-                )
-
-    def _check_state(
-        self, shapes: Sequence[tuple[int, ...]], labels: Callable[[], Sequence[str]]
-    ) -> None:
-        rule = "the state must be of a model with the same weights. Received:"
-        if len(shapes) != len(self._arrays):
-            raise ValueError(
-                f"{rule} a state that has averages of {len(self._arrays)} floating-point weights, "
-                f"and a model that has {len(shapes)}"
-            )
-        for index, (array, shape) in enumerate(zip(self._arrays, shapes, strict=True)):
-            if array.shape != shape:
-                raise ValueError(
-                    f"{rule} a state whose average {index} has shape {array.shape}, and a model "
-                    f"whose weight {index}, {labels()[index]!r}, has shape {tuple(shape)}"
-                )
+        number, shape = _OF_A_STATE if self._restored else _OF_A_SNAPSHOT
+        ours = [array.shape for array in self._arrays]
+        if len(shapes) != len(ours):
+            raise ValueError(number.format(had=len(ours), has=len(shapes)))
+        for index, (had, has) in enumerate(zip(ours, map(tuple, shapes), strict=True)):
+            if had != has:
+                label = repr(labels()[index])
+                raise ValueError(shape.format(index=index, label=label, had=had, has=has))
+        self._restored = False
 
     def take(
         self,

@@ -178,8 +178,13 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         averager._require_not_swapped("load_state_dict()")
         check_state(averager._source.names, averager._averages, state_dict[_OWN])
         rest = {key: value for key, value in state_dict.items() if key != _OWN}
+        before = self.optimizer.state_dict()
         self.optimizer.load_state_dict(rest)
-        averager.load_state_dict(state_dict[_OWN])
+        try:
+            averager.load_state_dict(state_dict[_OWN])
+        except BaseException:
+            self.optimizer.load_state_dict(before)
+            raise
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the wrapped optimizer's."""

@@ -33,7 +33,8 @@ def named(found: list[Block]) -> pytest.MarkDecorator:
 
 def shortened(code: str) -> str:
     for pattern, options in SHORTER.items():
-        code = re.sub(rf"({pattern}[^\n&]*)", rf"\1 {options}", code)
+        command = rf"{pattern}[^\n&]*?(?= *(&&|$))"
+        code = re.sub(command, rf"\g<0> {options}", code, flags=re.MULTILINE)
     return code
 
 
@@ -105,6 +106,6 @@ def test_the_readmes_commands_are_run_by_ci(block: Block) -> None:
 def test_shortened_appends_to_each_command() -> None:
     code = "a && swa-fast bench --json x && python docs/plots/averaging.py\nswa-fast bench --help\n"
     found = shortened(code)
-    assert "--json x  --model mobilenet_v3_large --seconds 1&& python" in found
+    assert "--json x --model mobilenet_v3_large --seconds 1 && python" in found
     assert found.splitlines()[0].endswith("averaging.py --seeds 2 --epochs 4")
     assert found.splitlines()[1] == "swa-fast bench --help"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ def test_changed_weights_are_refused_and_nothing_is_written() -> None:
     assert averages.count == 1
     for left, right in zip(before, averages.copies(), strict=True):
         assert left.tobytes() == right.tobytes()
+
+
+def test_a_state_of_other_weights_is_called_so_until_it_fits() -> None:
+    labels = ["kernel", "bias"]
+    averages = Averages()
+    averages.restore([np.zeros((2, 3)), np.zeros(3)], count=4)
+    rule = "the state must be of a model with the same weights. Received: a state "
+    shape = "whose average 1 has shape (3,), and a model whose weight 1, 'bias', has shape (4,)"
+    number = "that has averages of 2 floating-point weights, and a model that has 1"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"^{re.escape(rule + shape)}$"):
+            averages.check([(2, 3), (4,)], lambda: labels)
+        with pytest.raises(ValueError, match=f"^{re.escape(rule + number)}$"):
+            averages.check([(2, 3)], lambda: labels)
+    averages.check([(2, 3), (3,)], lambda: labels)
+    with pytest.raises(ValueError, match=r"during fit: 'kernel' had shape \(2, 3\) .*\(6,\)"):
+        averages.check([(6,), (3,)], lambda: labels)
 
 
 def test_copies_are_copies() -> None:

@@ -19,15 +19,9 @@ import pytest
 torch: Any = pytest.importorskip("torch")
 from torch.optim.optimizer import _global_optimizer_pre_hooks  # noqa: E402
 
-from offload_tools import SlowCopier, make, set_weights  # noqa: E402
-from swa_fast.torch import WeightAverager, weight_averager  # noqa: E402
+from offload_tools import SlowCopier, make, make_with_a_snapshot, set_weights  # noqa: E402
+from swa_fast.torch import WeightAverager  # noqa: E402
 from swa_fast.torch._offload import CudaCopier, Offload, OffloadError  # noqa: E402
-
-
-@pytest.fixture
-def copier(monkeypatch: pytest.MonkeyPatch) -> SlowCopier:
-    monkeypatch.setattr(weight_averager, "offloads", lambda device, values: device is not None)
-    return SlowCopier()
 
 
 def test_update_returns_before_the_copies_are_made_and_reads_wait(copier: SlowCopier) -> None:
@@ -102,11 +96,7 @@ def test_an_optimizer_waits_for_what_it_is_about_to_write(copier: SlowCopier) ->
     ids=["state_dict", "copy_to", "swap", "to", "deepcopy"],
 )
 def test_every_read_waits(copier: SlowCopier, read: Any) -> None:
-    model, averager = make(copier)
-    set_weights(model, 4.0)
-    averager.update()
-    copier.started[0].finish.set()
-    averager._settle()
+    model, averager = make_with_a_snapshot(copier)
     set_weights(model, 8.0)
     averager.update()
     threading.Timer(0.1, copier.started[1].finish.set).start()

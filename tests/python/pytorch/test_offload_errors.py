@@ -12,15 +12,8 @@ import pytest
 
 torch: Any = pytest.importorskip("torch")
 
-from offload_tools import SlowCopier, make, set_weights  # noqa: E402
-from swa_fast.torch import weight_averager  # noqa: E402
+from offload_tools import SlowCopier, make, make_with_a_snapshot, set_weights  # noqa: E402
 from swa_fast.torch._offload import OffloadError  # noqa: E402
-
-
-@pytest.fixture
-def copier(monkeypatch: pytest.MonkeyPatch) -> SlowCopier:
-    monkeypatch.setattr(weight_averager, "offloads", lambda device, values: device is not None)
-    return SlowCopier()
 
 
 def broken(*_: Any, **__: Any) -> None:
@@ -28,11 +21,7 @@ def broken(*_: Any, **__: Any) -> None:
 
 
 def test_another_write_while_it_is_copied_is_an_error_of_the_next_call(copier: SlowCopier) -> None:
-    model, averager = make(copier)
-    set_weights(model, 4.0)
-    averager.update()
-    copier.started[0].finish.set()
-    averager._settle()
+    model, averager = make_with_a_snapshot(copier)
     set_weights(model, 8.0)
     averager.update()
     set_weights(model, -100.0)
@@ -64,10 +53,7 @@ def test_errors_in_the_background_are_raised_once_by_the_next_call(
     copier: SlowCopier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copier.automatic = True
-    model, averager = make(copier)
-    set_weights(model, 4.0)
-    averager.update()
-    averager.averages()
+    _, averager = make_with_a_snapshot(copier)
     with monkeypatch.context() as patch:
         patch.setattr("swa_fast.torch._fused.running_mean_", broken)
         assert averager.update()
@@ -81,11 +67,7 @@ def test_errors_in_the_background_are_raised_once_by_the_next_call(
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to a thread")
 def test_an_interrupted_wait_loses_nothing(copier: SlowCopier) -> None:
-    model, averager = make(copier)
-    set_weights(model, 4.0)
-    averager.update()
-    copier.started[0].finish.set()
-    averager.averages()
+    model, averager = make_with_a_snapshot(copier)
     set_weights(model, 8.0)
     averager.update()
     main = threading.main_thread().ident
@@ -111,10 +93,7 @@ def test_a_copy_after_a_failed_update_tells_and_counts_right(
     copier: SlowCopier, monkeypatch: pytest.MonkeyPatch, copied: Any
 ) -> None:
     copier.automatic = True
-    model, averager = make(copier)
-    set_weights(model, 4.0)
-    averager.update()
-    averager.averages()
+    model, averager = make_with_a_snapshot(copier)
     with monkeypatch.context() as patch:
         patch.setattr("swa_fast.torch._fused.running_mean_", broken)
         averager.update()

@@ -187,6 +187,29 @@ def test_parameters_are_added_before_the_first_snapshot_only() -> None:
     )
 
 
+def test_a_state_whose_averages_cannot_be_copied_changes_nothing() -> None:
+    model = torch.nn.Linear(3, 3)
+    optimizer = SWA(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), average_period=1)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+
+    train()
+    saved = copy.deepcopy(optimizer.state_dict())
+    optimizer.param_groups[0]["lr"] = 0.05
+    train()
+    before = copy.deepcopy(optimizer.state_dict())
+    live = optimizer.averager._averages[0]
+    saved["averager"]["averages"]["0"] = live.t()  # shares its memory with the average
+    with pytest.raises(ValueError, match="overlap"):
+        optimizer.load_state_dict(saved)
+    after = optimizer.state_dict()
+    assert str(after) == str(before)
+    assert after["param_groups"][0]["lr"] == 0.05
+
+
 def test_state_and_the_plain_optimizer() -> None:
     net = make_net()
     optimizer = SWA(torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), 0, 1)
