@@ -3,7 +3,7 @@
 // Built and run by torch_call_floor.py.
 #include <pybind11/pybind11.h>
 
-#include "../csrc/dlpack_abi.h"
+#include "../csrc/python/import/dlpack.h"
 
 namespace py = pybind11;
 using swa_fast::dlpack::ExchangeApi;

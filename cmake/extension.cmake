@@ -2,7 +2,7 @@
 
 string(JOIN " " SWA_FAST_FLAGS ${swa_fast_flags} ${CMAKE_CXX_FLAGS})  # the user's are in the latter
 set(SWA_FAST_COMPILER "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
-configure_file(csrc/build_config.h.in generated/build_config.h @ONLY)
+configure_file(csrc/python/build_config.h.in generated/python/build_config.h @ONLY)
 
 find_package(Python COMPONENTS Interpreter Development.Module)
 if(NOT Python_Development.Module_FOUND)
@@ -14,15 +14,15 @@ endif()
 find_package(pybind11 3 CONFIG REQUIRED)
 
 pybind11_add_module(_core MODULE
-  csrc/bindings.cc
-  csrc/build_info.cc
-  csrc/dlpack_capsule.cc
-  csrc/dlpack_import.cc
-  csrc/dlpack_numpy.cc
-  csrc/dlpack_pybuffer.cc
-  csrc/dlpack_route.cc
-  csrc/dlpack_stream.cc
-  csrc/dlpack_torch.cc)
+  csrc/python/module.cc
+  csrc/python/build_info.cc
+  csrc/python/import/capsule.cc
+  csrc/python/import/list.cc
+  csrc/python/import/numpy.cc
+  csrc/python/import/pybuffer.cc
+  csrc/python/import/route.cc
+  csrc/python/import/stream.cc
+  csrc/python/import/torch.cc)
 target_include_directories(_core PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/generated)
 target_link_libraries(_core PRIVATE swa_fast_core)
 if(SWA_FAST_BUNDLE_LIBGOMP)

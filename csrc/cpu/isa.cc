@@ -6,7 +6,7 @@
 #include <cpuid.h>
 #endif
 
-#include "error.h"
+#include "core/error.h"
 
 namespace swa_fast::cpu {
 namespace {

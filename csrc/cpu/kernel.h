@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "dtype.h"
-#include "element_op.h"
+#include "core/dtype.h"
+#include "core/op.h"
 
 namespace swa_fast::cpu {
 

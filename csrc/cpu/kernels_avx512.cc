@@ -43,7 +43,7 @@ inline void float_to_half(Float16* to, const float* from, int64_t count) {
   for (; i < count; ++i) to[i] = to_float16(from[i]);
 }
 
-#include "cpu/kernel_loops.inc"
+#include "cpu/loop.inc"
 
 }  // namespace
 }  // namespace avx512

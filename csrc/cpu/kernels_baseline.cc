@@ -30,7 +30,7 @@ inline void float_to_half(Float16* to, const float* from, int64_t count) {
 }
 #endif
 
-#include "cpu/kernel_loops.inc"
+#include "cpu/loop.inc"
 
 }  // namespace
 }  // namespace baseline

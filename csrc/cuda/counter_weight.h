@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "float16.h"
+#include "core/float16.h"
 
 namespace swa_fast::cuda {
 

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "core/error.h"
 #include "cuda/table.h"
-#include "error.h"
 
 namespace swa_fast::cuda {
 namespace {

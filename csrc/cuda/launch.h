@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/op.h"
 #include "cuda/backend.h"
 #include "cuda/kernel.h"
-#include "element_op.h"
 
 namespace swa_fast::cuda {
 

@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "core/float16.h"
+#include "core/op.h"
 #include "cuda/counter_weight.h"
-#include "element_op.h"
-#include "float16.h"
 
 namespace swa_fast::cuda {
 

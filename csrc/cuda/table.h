@@ -11,7 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "float16.h"
+#include "core/float16.h"
 
 namespace swa_fast::cuda {
 

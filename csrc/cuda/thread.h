@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/float16.h"
 #include "cuda/table.h"
-#include "float16.h"
 
 #if defined(__CUDA_ARCH__)
 #define SWA_FAST_UNROLL _Pragma("unroll")

@@ -6,9 +6,9 @@
 #include <utility>
 #include <vector>
 
-#include "buffer.h"
-#include "dtype.h"
-#include "layout.h"
+#include "core/buffer.h"
+#include "core/dtype.h"
+#include "core/layout.h"
 
 inline constexpr swa_fast::DType kFloat64 = {swa_fast::kCodeFloat, 64};
 inline constexpr swa_fast::DType kFloat32 = {swa_fast::kCodeFloat, 32};

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "dtype.h"
+#include "core/dtype.h"
 #include "reference.h"
 
 namespace cases {

@@ -5,10 +5,10 @@
 
 #include "buffers.h"
 #include "check.h"
+#include "core/plan.h"
+#include "core/weight.h"
 #include "cpu/isa.h"
 #include "cpu/threads.h"
-#include "multi_tensor.h"
-#include "weight.h"
 
 using swa_fast::Op;
 using swa_fast::Plan;

@@ -8,9 +8,9 @@
 
 #include "buffers.h"
 #include "check.h"
-#include "error.h"
+#include "core/error.h"
+#include "core/plan.h"
 #include "kernel_cases.h"
-#include "multi_tensor.h"
 
 using swa_fast::Buffer;
 using swa_fast::Op;

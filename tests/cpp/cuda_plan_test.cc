@@ -5,10 +5,10 @@
 
 #include "buffers.h"
 #include "check.h"
-#include "error.h"
+#include "core/error.h"
+#include "core/plan.h"
 #include "host_grid.h"
 #include "kernel_cases.h"
-#include "multi_tensor.h"
 
 using swa_fast::Buffer;
 using swa_fast::Error;

@@ -2,9 +2,9 @@
 #include <random>
 
 #include "check.h"
+#include "core/weight.h"
 #include "cuda/counter_weight.h"
 #include "reference.h"
-#include "weight.h"
 
 using swa_fast::bit_cast;
 using swa_fast::cuda::counter_weight;

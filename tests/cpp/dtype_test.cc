@@ -1,10 +1,10 @@
 // dtype.h and element_op.h: names, the meaning of DLPack's numbers, compute types.
-#include "dtype.h"
+#include "core/dtype.h"
 
 #include <type_traits>
 
 #include "check.h"
-#include "element_op.h"
+#include "core/op.h"
 #include "storage_pairs.h"
 
 using namespace swa_fast;

@@ -1,6 +1,6 @@
 // float16.h: the scalar conversions, exhaustively where there are few values, and at every place
 // where rounding changes where there are many.
-#include "float16.h"
+#include "core/float16.h"
 
 #include <cstdlib>
 #include <initializer_list>

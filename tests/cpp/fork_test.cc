@@ -3,11 +3,11 @@
 #include <vector>
 
 #include "check.h"
+#include "core/weight.h"
 #include "cpu/isa.h"
 #include "cpu/launch.h"
 #include "cpu/threads.h"
 #include "subprocess.h"
-#include "weight.h"
 
 namespace cpu = swa_fast::cpu;
 

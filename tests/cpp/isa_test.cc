@@ -5,7 +5,7 @@
 #include <set>
 
 #include "check.h"
-#include "error.h"
+#include "core/error.h"
 #include "subprocess.h"
 
 namespace cpu = swa_fast::cpu;

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "cases.h"
+#include "core/weight.h"
 #include "cpu/kernel.h"
 #include "reference.h"
 #include "storage_pairs.h"
-#include "weight.h"
 
 // Every count from none to past two vectors of the narrowest type (64 elements in 1024 bits), and
 // both sides of the kernels' block of 512 elements.

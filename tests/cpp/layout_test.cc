@@ -1,12 +1,12 @@
 // layout.h against a list of every element's place in memory.
-#include "layout.h"
+#include "core/layout.h"
 
 #include <algorithm>
 #include <random>
 
 #include "buffers.h"
 #include "check.h"
-#include "error.h"
+#include "core/error.h"
 
 using namespace swa_fast;
 

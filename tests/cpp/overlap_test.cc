@@ -1,5 +1,5 @@
 // check_overlap against every pair of ranges compared with every other.
-#include "overlap.h"
+#include "core/overlap.h"
 
 #include <algorithm>
 #include <random>
@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "check.h"
-#include "error.h"
+#include "core/error.h"
 
 using swa_fast::check_overlap;
 using swa_fast::Error;

@@ -3,9 +3,9 @@
 
 #include "buffers.h"
 #include "check.h"
-#include "error.h"
-#include "multi_tensor.h"
-#include "weight.h"
+#include "core/error.h"
+#include "core/plan.h"
+#include "core/weight.h"
 
 using swa_fast::Error;
 using swa_fast::ErrorKind;

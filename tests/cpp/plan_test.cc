@@ -4,10 +4,10 @@
 
 #include "buffers.h"
 #include "check.h"
-#include "error.h"
+#include "core/error.h"
+#include "core/plan.h"
 #include "float_control.h"
 #include "kernel_cases.h"
-#include "multi_tensor.h"
 
 using swa_fast::Op;
 using swa_fast::Plan;

@@ -8,8 +8,8 @@
 #include <cstring>
 #include <type_traits>
 
-#include "dtype.h"
-#include "element_op.h"
+#include "core/dtype.h"
+#include "core/op.h"
 
 namespace reference {
 

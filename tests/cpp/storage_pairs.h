@@ -3,9 +3,9 @@
 
 #include <string>
 
+#include "core/dtype.h"
 #include "cpu/isa.h"
 #include "cpu/kernel.h"
-#include "dtype.h"
 
 template <class T>
 struct Storage {

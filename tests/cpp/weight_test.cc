@@ -1,5 +1,5 @@
 // weight.h: 1 / (count + 1) is the nearest float and the nearest double, by integer arithmetic.
-#include "weight.h"
+#include "core/weight.h"
 
 #include <cfenv>
 #include <cmath>

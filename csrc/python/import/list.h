@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "buffer.h"
-#include "dlpack_abi.h"
+#include "core/buffer.h"
+#include "python/import/dlpack.h"
 
 namespace swa_fast {
 

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "element_op.h"
+#include "core/op.h"
 
 namespace swa_fast {
 

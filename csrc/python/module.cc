@@ -7,17 +7,17 @@
 #include <string>
 #include <vector>
 
-#include "build_config.h"
-#include "build_info.h"
+#include "core/error.h"
+#include "core/plan.h"
+#include "core/weight.h"
 #include "cpu/isa.h"
 #include "cpu/threads.h"
-#include "dlpack_import.h"
-#include "dlpack_route.h"
-#include "dlpack_stream.h"
-#include "docstrings.h"
-#include "error.h"
-#include "multi_tensor.h"
-#include "weight.h"
+#include "python/build_config.h"
+#include "python/build_info.h"
+#include "python/docstrings.h"
+#include "python/import/list.h"
+#include "python/import/route.h"
+#include "python/import/stream.h"
 
 namespace py = pybind11;
 using namespace swa_fast;

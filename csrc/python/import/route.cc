@@ -1,9 +1,9 @@
-#include "dlpack_route.h"
+#include "python/import/route.h"
 
 #include <cstring>
 #include <string>
 
-#include "dlpack_torch.h"
+#include "python/import/torch.h"
 
 namespace py = pybind11;
 

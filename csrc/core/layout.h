@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "buffer.h"
+#include "core/buffer.h"
 
 namespace swa_fast {
 

@@ -1,12 +1,12 @@
-#include "dlpack_import.h"
+#include "python/import/list.h"
 
-#include "dlpack_capsule.h"
-#include "dlpack_numpy.h"
-#include "dlpack_pybuffer.h"
-#include "dlpack_route.h"
-#include "dlpack_torch.h"
-#include "error.h"
-#include "layout.h"
+#include "core/error.h"
+#include "core/layout.h"
+#include "python/import/capsule.h"
+#include "python/import/numpy.h"
+#include "python/import/pybuffer.h"
+#include "python/import/route.h"
+#include "python/import/torch.h"
 
 namespace py = pybind11;
 

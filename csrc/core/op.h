@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "float16.h"
+#include "core/float16.h"
 
 namespace swa_fast {
 

@@ -1,11 +1,11 @@
-#include "multi_tensor.h"
+#include "core/plan.h"
 
 #include <string>
 
+#include "core/error.h"
+#include "core/rules.h"
 #include "cpu/isa.h"
 #include "cpu/threads.h"
-#include "error.h"
-#include "rules.h"
 
 namespace swa_fast {
 namespace {

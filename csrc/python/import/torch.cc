@@ -1,10 +1,10 @@
-#include "dlpack_torch.h"
+#include "python/import/torch.h"
 
 #include <unordered_map>
 #include <vector>
 
-#include "dlpack_import.h"
-#include "error.h"
+#include "core/error.h"
+#include "python/import/list.h"
 
 namespace py = pybind11;
 

@@ -1,9 +1,9 @@
-#include "layout.h"
+#include "core/layout.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "error.h"
+#include "core/error.h"
 
 namespace swa_fast {
 namespace {

@@ -1,8 +1,8 @@
-#include "dlpack_capsule.h"
+#include "python/import/capsule.h"
 
 #include <string>
 
-#include "error.h"
+#include "core/error.h"
 
 namespace py = pybind11;
 

@@ -1,11 +1,11 @@
-#include "dlpack_numpy.h"
+#include "python/import/numpy.h"
 
 #include <pybind11/numpy.h>
 
 #include <string>
 #include <vector>
 
-#include "error.h"
+#include "core/error.h"
 
 namespace py = pybind11;
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "cuda/launch.h"
-#include "dlpack_import.h"
+#include "python/import/list.h"
 
 namespace swa_fast {
 

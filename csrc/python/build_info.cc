@@ -1,12 +1,12 @@
-#include "build_info.h"
+#include "python/build_info.h"
 
 #include <string>
 
-#include "build_config.h"
+#include "core/dtype.h"
 #include "cpu/isa.h"
 #include "cpu/threads.h"
 #include "cuda/backend.h"
-#include "dtype.h"
+#include "python/build_config.h"
 
 namespace py = pybind11;
 

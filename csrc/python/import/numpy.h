@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "dlpack_import.h"
+#include "python/import/list.h"
 
 namespace swa_fast {
 

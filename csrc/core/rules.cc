@@ -1,6 +1,6 @@
-#include "rules.h"
+#include "core/rules.h"
 
-#include "layout.h"
+#include "core/layout.h"
 
 namespace swa_fast {
 namespace {

@@ -1,10 +1,10 @@
-#include "dlpack_pybuffer.h"
+#include "python/import/pybuffer.h"
 
 #include <cstring>
 #include <string>
 #include <vector>
 
-#include "error.h"
+#include "core/error.h"
 
 namespace py = pybind11;
 

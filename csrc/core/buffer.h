@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "dtype.h"
+#include "core/dtype.h"
 
 namespace swa_fast {
 

@@ -1,9 +1,9 @@
-#include "overlap.h"
+#include "core/overlap.h"
 
 #include <algorithm>
 #include <string>
 
-#include "error.h"
+#include "core/error.h"
 
 namespace swa_fast {
 namespace {

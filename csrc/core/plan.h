@@ -4,11 +4,11 @@
 #include <cstddef>
 #include <vector>
 
-#include "buffer.h"
+#include "core/buffer.h"
+#include "core/op.h"
+#include "core/overlap.h"
 #include "cpu/launch.h"
 #include "cuda/launch.h"
-#include "element_op.h"
-#include "overlap.h"
 
 namespace swa_fast {
 

@@ -4,9 +4,9 @@
 
 #include <string>
 
-#include "error.h"
-#include "multi_tensor.h"
-#include "overlap.h"
+#include "core/error.h"
+#include "core/overlap.h"
+#include "core/plan.h"
 
 namespace swa_fast {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "float16.h"
+#include "core/float16.h"
 
 namespace swa_fast {
 

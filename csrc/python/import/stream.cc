@@ -1,13 +1,13 @@
-#include "dlpack_stream.h"
+#include "python/import/stream.h"
 
 #include <algorithm>
 #include <string>
 #include <vector>
 
-#include "dlpack_capsule.h"
-#include "dlpack_route.h"
-#include "dlpack_torch.h"
-#include "error.h"
+#include "core/error.h"
+#include "python/import/capsule.h"
+#include "python/import/route.h"
+#include "python/import/torch.h"
 
 namespace py = pybind11;
 

@@ -3,7 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
-#include "dlpack_abi.h"
+#include "python/import/dlpack.h"
 
 namespace swa_fast {
 

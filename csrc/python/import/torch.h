@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "buffer.h"
+#include "core/buffer.h"
 
 namespace swa_fast {
 
