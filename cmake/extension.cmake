@@ -16,6 +16,9 @@ find_package(pybind11 3 CONFIG REQUIRED)
 pybind11_add_module(_core MODULE
   csrc/python/module.cc
   csrc/python/build_info.cc
+  csrc/python/calls.cc
+  csrc/python/prepared.cc
+  csrc/python/walk.cc
   csrc/python/import/capsule.cc
   csrc/python/import/list.cc
   csrc/python/import/numpy.cc

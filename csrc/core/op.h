@@ -1,4 +1,10 @@
-// The arithmetic of one element, written once for the CPU and for CUDA devices.
+// The one list of operations on elements, written once for the CPU and for CUDA devices.
+//
+// An operation has the types of its two sides, the type that it computes in, and says whether it
+// reads the destination and writes the source. It is made from `scalars`, whatever has
+// as<Compute>(): Weight on the CPU, a kernel's table on a device. apply() works on elements that
+// were converted to Compute; the loops convert before and after it. Translation units that use it
+// are compiled without contraction to fused multiply-add: every operation rounds on its own.
 #pragma once
 
 #include <type_traits>
@@ -13,7 +19,8 @@ using ComputeType =
     std::conditional_t<std::is_same_v<Average, double> || std::is_same_v<Value, double>, double,
                        float>;
 
-// The weight of the value, rounded once to each compute type.
+// The number that an operation needs (the weight of the value, say), rounded once to each compute
+// type.
 struct Weight {
   float f32;
   double f64;
@@ -28,11 +35,107 @@ struct Weight {
   }
 };
 
-// average + (value - average) * weight, each operation rounded on its own. Translation units that
-// use it are compiled without contraction to fused multiply-add.
-template <class Compute>
-SWA_FAST_HOST_DEVICE Compute lerp(Compute average, Compute value, Compute weight) {
-  return average + (value - average) * weight;
-}
+// average + (value - average) * weight.
+template <class Average, class Value>
+struct LerpOp {
+  using Dst = Average;
+  using Src = Value;
+  using Compute = ComputeType<Average, Value>;
+  static constexpr bool kReadsDst = true;
+  static constexpr bool kWritesSrc = false;
+
+  Compute weight;
+
+  template <class Scalars>
+  SWA_FAST_HOST_DEVICE explicit LerpOp(const Scalars& scalars)
+      : weight(scalars.template as<Compute>()) {}
+  SWA_FAST_HOST_DEVICE void apply(Compute& average, Compute& value) const {
+    average = average + (value - average) * weight;
+  }
+};
+
+// (average * count + value) / (count + 1): the formula of tfa.optimizers.SWA.
+template <class Average, class Value>
+struct TfaMeanOp {
+  using Dst = Average;
+  using Src = Value;
+  using Compute = ComputeType<Average, Value>;
+  static constexpr bool kReadsDst = true;
+  static constexpr bool kWritesSrc = false;
+
+  Compute count;
+  Compute total;
+
+  template <class Scalars>
+  SWA_FAST_HOST_DEVICE explicit TfaMeanOp(const Scalars& scalars)
+      : count(scalars.template as<Compute>()), total(count + 1) {}
+  SWA_FAST_HOST_DEVICE void apply(Compute& average, Compute& value) const {
+    average = (average * count + value) / total;
+  }
+};
+
+// The value, converted. Between a type and itself it is a copy of the bits: CopyOp.
+template <class To, class From>
+struct CastOp {
+  using Dst = To;
+  using Src = From;
+  using Compute = ComputeType<To, From>;
+  static constexpr bool kReadsDst = false;
+  static constexpr bool kWritesSrc = false;
+
+  template <class Scalars>
+  SWA_FAST_HOST_DEVICE explicit CastOp(const Scalars&) {}
+  SWA_FAST_HOST_DEVICE void apply(Compute& to, Compute& from) const { to = from; }
+};
+
+// One term of a sum that is kept in double: value * coefficient, the first of the sum or added.
+template <class Value, bool kFirst>
+struct TermOp {
+  using Dst = double;
+  using Src = Value;
+  using Compute = double;
+  static constexpr bool kReadsDst = !kFirst;
+  static constexpr bool kWritesSrc = false;
+
+  double coefficient;
+
+  template <class Scalars>
+  SWA_FAST_HOST_DEVICE explicit TermOp(const Scalars& scalars)
+      : coefficient(scalars.template as<double>()) {}
+  SWA_FAST_HOST_DEVICE void apply(double& sum, double& value) const {
+    sum = kFirst ? value * coefficient : sum + value * coefficient;
+  }
+};
+
+// Moves bits, whatever they mean. Unit: an unsigned integer.
+template <class Unit>
+struct CopyOp {
+  using Dst = Unit;
+  using Src = Unit;
+  using Compute = Unit;
+  static constexpr bool kReadsDst = false;
+  static constexpr bool kWritesSrc = false;
+
+  template <class Scalars>
+  SWA_FAST_HOST_DEVICE explicit CopyOp(const Scalars&) {}
+  SWA_FAST_HOST_DEVICE void apply(Unit& to, Unit& from) const { to = from; }
+};
+
+template <class Unit>
+struct SwapOp {
+  using Dst = Unit;
+  using Src = Unit;
+  using Compute = Unit;
+  static constexpr bool kReadsDst = true;
+  static constexpr bool kWritesSrc = true;
+
+  template <class Scalars>
+  SWA_FAST_HOST_DEVICE explicit SwapOp(const Scalars&) {}
+  SWA_FAST_HOST_DEVICE void apply(Unit& a, Unit& b) const {
+    const Unit kept = a;
+    a = b;
+    b = kept;
+  }
+};
 
 }  // namespace swa_fast

@@ -9,22 +9,18 @@
 
 namespace swa_fast {
 
-// Memory of one pair. Empty pairs are left out by the caller; `pair` is its number in the call, for
-// the message.
-struct PairRange {
-  uintptr_t dst_begin;
-  uintptr_t dst_end;
-  uintptr_t src_begin;
-  uintptr_t src_end;
-  size_t pair;
+// Memory of one tensor of a call; empty tensors are left out by the caller.
+struct Range {
+  uintptr_t begin;
+  uintptr_t end;
+  uint32_t pair;  // number of the pair, or the group, in the call
+  int32_t side;   // 0 for its destination, 1 and more for its sources; for the message
 };
 
-// Throws ValueError unless every destination range is disjoint from every other destination and
-// from every source of another pair. A pair's own source may be exactly its destination, and
-// nothing in between. `src_is_written` (swap) makes sources count as destinations too.
-// `name` tells what the user calls a side of a pair.
-void check_overlap(const std::vector<PairRange>& ranges,
-                   const std::function<std::string(size_t pair, bool is_src)>& name,
-                   bool src_is_written);
+// Throws ValueError unless every range that is written is disjoint from every other one and from
+// every range that is read. What is read may be exactly the range that its own pair writes, and
+// nothing in between. `name` tells what the user calls a side of a pair.
+void check_overlap(std::vector<Range> written, const std::vector<Range>& read,
+                   const std::function<std::string(const Range&)>& name);
 
 }  // namespace swa_fast

@@ -3,51 +3,67 @@
 #include <string>
 
 #include "core/error.h"
-#include "core/rules.h"
 #include "cpu/isa.h"
 #include "cpu/threads.h"
 
 namespace swa_fast {
 namespace {
 
-cpu::RangeKernel cpu_kernel(const Work& work) {
-  const cpu::KernelTable& kernels = cpu::active_kernels();
-  switch (work.kind) {
-    case Work::kLerp:
-      return kernels.lerp[static_cast<int>(work.dst)][static_cast<int>(work.src)];
-    case Work::kCast:
-      return kernels.cast[static_cast<int>(work.dst)][static_cast<int>(work.src)];
-    case Work::kCopyBits:
-      return kernels.copy_bytes;
+struct CpuKernels {
+  cpu::RangeKernel blend;
+  cpu::RangeKernel copy;
+};
+
+CpuKernels cpu_kernels(Op op, const Work& work) {
+  const cpu::KernelTable& table = cpu::active_kernels();
+  if (!work.floating) {
+    const cpu::RangeKernel kernel = op == Op::kSwap ? table.swap_bytes : table.copy_bytes;
+    return {kernel, kernel};
+  }
+  const int dst = static_cast<int>(work.dst);
+  const int src = static_cast<int>(work.src);
+  const cpu::RangeKernel cast = table.cast[dst][src];
+  switch (op) {
+    case Op::kLerp:
+      return {table.lerp[dst][src], cast};
+    case Op::kTfaMean:
+      return {table.tfa_mean[dst][src], cast};
     default:
-      return kernels.swap_bytes;
+      return {cast, cast};
   }
 }
 
-void add_cuda(const Work& work, const Pair& pair, cuda::Launch* launch) {
+struct CudaWork {
+  cuda::Kernels kernels;
+  int64_t count;
+};
+
+CudaWork cuda_work(Op op, const Work& work, const Pair& pair) {
   std::string reason;
-  const cuda::KernelTable& kernels = *cuda::backend(&reason)->kernels;  // was there a moment ago
+  const cuda::KernelTable& table = *cuda::backend(&reason)->kernels;  // was there a moment ago
   const Buffer& dst = pair.dst();
   const Buffer& src = pair.src();
-  if (work.kind == Work::kLerp || work.kind == Work::kCast) {
-    const auto& table = work.kind == Work::kLerp ? kernels.lerp : kernels.cast;
-    launch->add(table[static_cast<int>(work.dst)][static_cast<int>(work.src)], dst.device.index,
-                dst.data, src.data, dst.numel * work.per_element);
-    return;
+  const bool same = dst.dtype == src.dtype;
+  const bool averages = op == Op::kLerp || op == Op::kTfaMean;
+  if (work.floating && (averages || !same)) {
+    const int to = static_cast<int>(work.dst);
+    const int from = static_cast<int>(work.src);
+    const cuda::Kernel* const cast = &table.cast[to][from];
+    const cuda::Kernel* const blend =
+        op == Op::kLerp ? &table.lerp[to][from]
+                        : op == Op::kTfaMean ? &table.tfa_mean[to][from] : cast;
+    return {{blend, cast}, dst.numel * work.per_element};
   }
   // Bits are moved in the largest unit, up to 8 bytes, that the element and both addresses allow.
   const auto addresses =
       reinterpret_cast<uintptr_t>(dst.data) | reinterpret_cast<uintptr_t>(src.data);
   const int unit = __builtin_ctzll(addresses | static_cast<uintptr_t>(dst.dtype.itemsize()) | 8);
-  const auto& table = work.kind == Work::kSwapBits ? kernels.swap : kernels.copy;
-  launch->add(table[unit], dst.device.index, dst.data, src.data, dst.num_bytes() >> unit);
+  const cuda::Kernel* const kernel = op == Op::kSwap ? &table.swap[unit] : &table.copy[unit];
+  return {{kernel, kernel}, dst.num_bytes() >> unit};
 }
 
-// `first` is the number that the pair with index 0 has in the call.
-PairRange memory_of(const Pair& pair, size_t first) {
-  const auto dst = reinterpret_cast<uintptr_t>(pair.dst().data);
-  const auto src = reinterpret_cast<uintptr_t>(pair.src().data);
-  return {dst, dst + pair.dst().num_bytes(), src, src + pair.src().num_bytes(), first + pair.index};
+bool same_place(const Pair& pair) {
+  return pair.dst().data == pair.src().data && pair.dst().dtype == pair.src().dtype;
 }
 
 }  // namespace
@@ -58,69 +74,162 @@ void check_devices(const TensorLists& lists, const Counter* counter) {
   if (counter != nullptr) check_counter_device(*counter);
 }
 
-Plan::Plan(Op op, const TensorLists& lists, const Weight& weight, const Counter* counter,
-           const TensorLists* copies)
-    : weight_(weight), cpu_(weight) {
-  const size_t count = lists.dst.size();
-  const size_t all = count + (copies == nullptr ? 0 : copies->dst.size());
-  std::vector<PairRange> ranges;
-  ranges.reserve(all);
-  cpu_.reserve(all);
-  if (counter != nullptr) {
-    check_counter(*counter);
-    cuda_.set_counter(static_cast<const int64_t*>(counter->buffer.data));
-  }
-  // A lerp at either end of its weight is no arithmetic at all; its rules stay those of a lerp.
-  // Bits are compared: to a thread that reads subnormals as zero, every subnormal equals 0.0.
-  const uint64_t bits = bit_cast<uint64_t>(weight.f64);
-  const bool known = op == Op::kLerp && counter == nullptr;
-  const Op effect = known && bits == bit_cast<uint64_t>(1.0) ? Op::kCopy : op;
-  const bool writes_nothing = known && bits << 1 == 0;  // 0 or -0
-  writes_lists_ = !writes_nothing;
-  add({op, effect, writes_nothing}, lists, counter, 0, &ranges);
-  if (copies != nullptr) add({Op::kCopy, Op::kCopy, false}, *copies, counter, count, &ranges);
-  const auto name = [&](size_t pair, bool is_src) {
-    const bool copied = pair >= count;
-    const TensorLists& of = copied ? *copies : lists;
-    return item_name(is_src ? of.src_name : of.dst_name, copied ? pair - count : pair);
+Plan::Plan(bool kept, const Counter* counter) : kept_(kept), counter_(counter) {
+  if (counter == nullptr) return;
+  check_counter(*counter);
+  cuda_.set_counter(static_cast<const int64_t*>(counter->buffer.data));
+}
+
+void Plan::add(Op op, const char* values_name, const std::vector<Buffer>& values,
+               const std::vector<Targets>& targets) {
+  const size_t count = values.size();
+  const auto lists_of = [&](const Targets& target) -> TensorLists {
+    if (target.role != Targets::kView) {
+      return {target.name, values_name, target.buffers, values};
+    }
+    const Targets& shown = targets[static_cast<size_t>(target.shown)];
+    return {target.name, shown.name, target.buffers, shown.buffers};
   };
-  check_overlap(ranges, name, op == Op::kSwap);
-}
-
-void Plan::add(const Effect& op, const TensorLists& lists, const Counter* counter, size_t first,
-               std::vector<PairRange>* ranges) {
-  check_lengths(lists);
-  Work work = {};
-  cpu::RangeKernel kernel = nullptr;
-  for (size_t i = 0; i < lists.dst.size(); ++i) {
-    const Pair pair{lists, i};
-    check_pair(op.rules, pair);
-    // Lists mostly hold one pair of types: looked up when it changes.
-    if (i == 0 || pair.dst().dtype != lists.dst[i - 1].dtype ||
-        pair.src().dtype != lists.src[i - 1].dtype) {
-      work = find_work(op.rules, op.effect, pair);
-      kernel = cpu_kernel(work);
-    }
-    const int64_t numel = pair.dst().numel;
-    if (numel == 0) continue;
-    check_alignment(work, pair);
-    ranges->push_back(memory_of(pair, first));
-    if (counter != nullptr) check_counter_of(*counter, pair, ranges->back());
-    // A tensor copied onto or swapped with itself stays as it is.
-    const bool itself = pair.dst().data == pair.src().data && pair.dst().dtype == pair.src().dtype;
-    if (op.writes_nothing || (itself && op.effect != Op::kLerp)) continue;
-    if (pair.dst().device.type == DeviceType::kCuda) {
-      add_cuda(work, pair, &cuda_);
-    } else {
-      cpu_.add(kernel, pair.dst().data, pair.src().data, numel * work.per_element, work.dst_step,
-               work.src_step);
+  // Lists mostly hold one pair of types: the work is looked up when that changes.
+  struct Known {
+    Op op;
+    Work work;
+    size_t first;  // number of the first pair of this list in the call
+  };
+  std::vector<Known> known;
+  known.reserve(targets.size());
+  for (const Targets& target : targets) {
+    const TensorLists lists = lists_of(target);
+    check_lengths(lists);
+    known.push_back({target.role == Targets::kAverage ? op : Op::kCopy, {}, pairs_});
+    names_.push_back({pairs_, lists.dst_name, lists.src_name});
+    pairs_ += count;
+  }
+  written_.reserve(op == Op::kSwap ? 2 * pairs_ : pairs_);
+  read_.reserve(pairs_);
+  cpu_.reserve(pairs_);
+  if (kept_) {
+    values_.reserve(count);
+    places_.reserve(pairs_);
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (kept_) values_.add(values[i]);
+    bool starts = true;
+    for (size_t k = 0; k < targets.size(); ++k) {
+      const TensorLists lists = lists_of(targets[k]);
+      const Pair pair{lists, i};
+      Known& of = known[k];
+      check_pair(of.op, pair);
+      if (i == 0 || pair.dst().dtype != lists.dst[i - 1].dtype ||
+          pair.src().dtype != lists.src[i - 1].dtype) {
+        of.work = find_work(of.op, pair);
+      }
+      if (pair.dst().numel == 0) continue;
+      check_alignment(of.work, pair);
+      add_ranges(of.op, pair, targets[k].role, static_cast<uint32_t>(of.first + i));
+      if (counter_ != nullptr) check_counter_of(*counter_, pair, written_.back());
+      // A tensor copied onto or swapped with itself stays as it is.
+      const bool moves_bits = of.op == Op::kCopy || of.op == Op::kSwap;
+      if (moves_bits && same_place(pair) && !kept_) continue;
+      add_pair(of.op, pair, targets[k], of.work, starts);
+      starts = false;
     }
   }
 }
 
-void Plan::run(const cuda::Streams& streams) const {
-  cuda_.run(weight_, streams);
-  cpu_.run(cpu::threads_for(cpu_.bytes()));
+void Plan::add_ranges(Op op, const Pair& pair, Targets::Role role, uint32_t number) {
+  const auto range = [number](const Buffer& buffer, int32_t side) -> Range {
+    const auto begin = reinterpret_cast<uintptr_t>(buffer.data);
+    return {begin, begin + static_cast<uintptr_t>(buffer.num_bytes()), number, side};
+  };
+  const Range dst = range(pair.dst(), 0);
+  const Range src = range(pair.src(), 1);
+  const bool same = dst.begin == src.begin && dst.end == src.end;
+  if (op == Op::kSwap && !same) written_.push_back(src);
+  // What a view reads is a target of its own group, and is listed as that.
+  if (op != Op::kSwap && role != Targets::kView) read_.push_back(src);
+  written_.push_back(dst);
+}
+
+void Plan::add_pair(Op op, const Pair& pair, const Targets& target, const Work& work, bool starts) {
+  const bool follows = target.role != Targets::kAverage;
+  const bool on_cuda = pair.dst().device.type == DeviceType::kCuda;
+  if (kept_) {
+    places_.push_back({work, on_cuda, target.role != Targets::kView,
+                       static_cast<uint32_t>(pair.index), on_cuda ? cuda_.size() : cpu_.size()});
+  }
+  if (on_cuda) {
+    const CudaWork device = cuda_work(op, work, pair);
+    cuda_.add(device.kernels, pair.dst().device.index, pair.dst().data, pair.src().data,
+              device.count, target.average, follows);
+    return;
+  }
+  const CpuKernels kernels = cpu_kernels(op, work);
+  cpu_.add({kernels.blend, kernels.copy, static_cast<char*>(pair.dst().data),
+            static_cast<char*>(pair.src().data), pair.dst().numel * work.per_element,
+            work.dst_step, work.src_step, 0, 0, static_cast<int16_t>(target.average), follows},
+           starts);
+}
+
+void Plan::prepare() {
+  check_overlap(kept_ ? written_ : std::move(written_), read_,
+                [this](const Range& range) { return name_of(range); });
+  cpu_.finish();
+}
+
+std::string Plan::name_of(const Range& range) const {
+  const Names* names = &names_.front();
+  for (const Names& candidate : names_) {
+    if (candidate.first <= range.pair) names = &candidate;
+  }
+  return item_name(range.side == 0 ? names->dst : names->src, range.pair - names->first);
+}
+
+bool Plan::matches(const std::vector<Buffer>& values) {
+  if (values.size() != values_.size()) return false;
+  bool moved = false;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!values_.is_alike(i, values[i])) return false;
+    moved = moved || values_.data(i) != values[i].data;
+  }
+  return !moved || rebind(values);
+}
+
+bool Plan::rebind(const std::vector<Buffer>& values) {
+  const auto address = [&](size_t i) { return reinterpret_cast<uintptr_t>(values[i].data); };
+  for (const Place& place : places_) {
+    const auto alignment = static_cast<uintptr_t>(place.work.src_alignment);
+    const uintptr_t data = place.reads_value ? address(place.value) : alignment;
+    if (data == 0 || data % alignment != 0) return false;
+  }
+  // The new ranges are checked before anything is taken over. Those that are read stand in the order
+  // of the places that read a value.
+  std::vector<Range> read = read_;
+  size_t next = 0;
+  for (const Place& place : places_) {
+    if (!place.reads_value) continue;
+    Range& range = read[next++];
+    range.end += address(place.value) - range.begin;
+    range.begin = address(place.value);
+  }
+  check_overlap(written_, read, [this](const Range& range) { return name_of(range); });
+  for (const Place& place : places_) {
+    if (!place.reads_value) continue;
+    void* const data = values[place.value].data;
+    if (!place.on_cuda) {
+      cpu_.at(place.at).src = static_cast<char*>(data);
+    } else if (!cuda_.set_source(place.at, data)) {
+      return false;  // its kernel was chosen for another alignment
+    }
+  }
+  read_.swap(read);
+  for (size_t i = 0; i < values.size(); ++i) values_.move(i, values[i].data);
+  return true;
+}
+
+void Plan::run(const Action* actions, const cuda::Streams& streams) const {
+  cuda_.run(actions, streams);
+  cpu_.run(actions, cpu::threads_for(cpu_.bytes(actions)));
 }
 
 }  // namespace swa_fast

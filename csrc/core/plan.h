@@ -1,75 +1,100 @@
-// One call over two lists of tensors: validate everything, then hand the work to the device.
+// The one engine: groups of one value and its targets, validated once, run as often as the tensors
+// stay what they are.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
+#include "core/action.h"
 #include "core/buffer.h"
-#include "core/op.h"
-#include "core/overlap.h"
+#include "core/rules.h"
+#include "core/signature.h"
 #include "cpu/launch.h"
 #include "cuda/launch.h"
 
 namespace swa_fast {
 
-enum class Op {
-  kLerp,  // dst += weight * (src - dst), floating types only
-  kCopy,  // dst = src, same type or between floating types
-  kSwap,  // exchange, same type only
-};
-
-// The two lists of a call and what the user calls them.
-struct TensorLists {
-  const char* dst_name;
-  const char* src_name;
-  const std::vector<Buffer>& dst;
-  const std::vector<Buffer>& src;
-};
-
-// A running mean's count in device memory: the kernel reads it when it runs. Its weight is not
-// known before, so the one given to the plan is not used.
-struct Counter {
+// One list of targets: its item i belongs to value i.
+struct Targets {
+  enum Role {
+    kAverage,  // moved by the snapshots of its average
+    kCopy,     // becomes the value in every snapshot of its average
+    kView,     // shows an average in another type: becomes that after every snapshot of it
+  };
   const char* name;
-  const Buffer& buffer;
+  const std::vector<Buffer>& buffers;
+  Role role = kAverage;
+  int average = 0;  // whose action counts
+  int shown = -1;   // of a view: the index, in the lists of the call, of what it shows
 };
 
 // The checks of a plan that need no more than the devices of the buffers: equal lengths, both sides
 // of a pair on one device, and that one within reach; and the counter's, if there is one.
 void check_devices(const TensorLists& lists, const Counter* counter);
 
-// Work that has been validated as a whole. Nothing has been written yet.
+// Usage: add() once or more, prepare(), then run(); before a run on tensors that were looked at
+// anew, matches(). Nothing is written before run().
 class Plan {
  public:
-  // `copies`: lists of which the same call copies the second into the first. Throws Error if any
-  // part of the contract is broken.
-  Plan(Op op, const TensorLists& lists, const Weight& weight, const Counter* counter = nullptr,
-       const TensorLists* copies = nullptr);
+  // A plan that is kept remembers what it was made for, which matches() needs. A counter, if given,
+  // is where the weight of average 0 comes from.
+  explicit Plan(bool kept = false, const Counter* counter = nullptr);
+
+  // Adds a group for each value: value i and item i of every list of targets, or, with kSwap, two
+  // lists that are both written. Throws Error if a rule that concerns single pairs is broken.
+  void add(Op op, const char* values_name, const std::vector<Buffer>& values,
+           const std::vector<Targets>& targets);
+
+  // Checks the rules that concern all pairs together. Throws Error.
+  void prepare();
+
+  // True if the values are what the plan was prepared for, at whatever addresses: the next run uses
+  // the new ones. False if a new plan is needed: they differ in number, type, shape, layout, device
+  // or alignment. Throws Error if at the new addresses a rule is broken. For plans of one add().
+  bool matches(const std::vector<Buffer>& values);
+  // The same for one value, if nothing has moved.
+  bool is_same(size_t index, const Buffer& value) const { return values_.is_same(index, value); }
 
   // True if there is nothing to do: no tensors, or only empty ones.
-  bool empty() const { return cpu_.bytes() == 0 && cuda_.empty(); }
+  bool empty() const { return cpu_.empty() && cuda_.empty(); }
 
-  // False if the first lists stay as they are, whatever is copied.
-  bool writes_lists() const { return writes_lists_; }
-
-  // Does the work: on the CPU before it returns, on CUDA devices in the order of their streams.
-  // Call it without the interpreter lock. Throws RuntimeError if CUDA refuses a launch; nothing
-  // else can fail.
-  void run(const cuda::Streams& streams = {}) const;
+  // Does the work, by the action of each average: on the CPU before it returns, on CUDA devices in
+  // the order of their streams. Call it without the interpreter lock. Throws RuntimeError if CUDA
+  // refuses a launch; nothing else can fail.
+  void run(const Action* actions, const cuda::Streams& streams = {}) const;
 
  private:
-  struct Effect {
-    Op rules;             // whose rules hold
-    Op effect;            // what is done
-    bool writes_nothing;  // although the rules hold
+  // A pair, found again when its value moves.
+  struct Place {
+    Work work;
+    bool on_cuda;
+    bool reads_value;  // else it reads another target: a view
+    uint32_t value;    // index
+    size_t at;         // in cpu_ or cuda_
   };
-  // Checks and adds the pairs of `lists`, the first of which is number `first` of the call.
-  void add(const Effect& op, const TensorLists& lists, const Counter* counter, size_t first,
-           std::vector<PairRange>* ranges);
+  // The names of the pairs from `first` on, in the order of add().
+  struct Names {
+    size_t first;
+    const char* dst;
+    const char* src;
+  };
+  void add_pair(Op op, const Pair& pair, const Targets& target, const Work& work, bool starts);
+  void add_ranges(Op op, const Pair& pair, Targets::Role role, uint32_t number);
+  std::string name_of(const Range& range) const;
+  bool rebind(const std::vector<Buffer>& values);
 
-  Weight weight_;
-  bool writes_lists_ = true;
+  bool kept_;
+  const Counter* counter_;
   cpu::Launch cpu_;
   cuda::Launch cuda_;
+  std::vector<Range> written_;
+  std::vector<Range> read_;
+  std::vector<Names> names_;
+  size_t pairs_ = 0;
+  // Of a plan that is kept:
+  Signature values_;
+  std::vector<Place> places_;
 };
 
 }  // namespace swa_fast

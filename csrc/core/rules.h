@@ -3,12 +3,36 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "core/buffer.h"
 #include "core/error.h"
 #include "core/overlap.h"
-#include "core/plan.h"
 
 namespace swa_fast {
+
+// What is done to the pairs of two lists.
+enum class Op {
+  kLerp,     // dst += weight * (src - dst), floating types only
+  kTfaMean,  // dst = (dst * count + src) / (count + 1), floating types only
+  kCopy,     // dst = src, same type or between floating types
+  kSwap,     // exchange, same type only
+};
+
+// Two lists of a call and what the user calls them.
+struct TensorLists {
+  const char* dst_name;
+  const char* src_name;
+  const std::vector<Buffer>& dst;
+  const std::vector<Buffer>& src;
+};
+
+// A running mean's count in device memory: the kernel reads it when it runs. Its weight is not
+// known before.
+struct Counter {
+  const char* name;
+  const Buffer& buffer;
+};
 
 // One pair, with what is needed to name it in a message.
 struct Pair {
@@ -26,20 +50,21 @@ struct Pair {
     return dst_name() + " has " + what + " " + dst_has + ", " + src_name() + " has " + what + " " +
            src_has;
   }
+  Refusal refusal(const char* rule) const { return {rule, static_cast<int64_t>(index)}; }
 };
 
-// What is to be done to a pair's elements, and what those are.
+// What a pair's elements are to the kernels.
 struct Work {
-  enum Kind { kLerp, kCast, kCopyBits, kSwapBits } kind;
-  StorageType dst;  // of kLerp and kCast
+  bool floating;     // numbers of the two storage types; else bytes
+  StorageType dst;   // if floating
   StorageType src;
-  int per_element;   // numbers in one element of the tensor; of bits, bytes
-  int64_t dst_step;  // bytes per number; of bits, 1
-  int64_t src_step;
-  // What the addresses must be multiples of: kernels on floating types read and write whole
-  // numbers, which C++ wants aligned; byte-wise copies and swaps do not care.
-  int64_t dst_alignment;
-  int64_t src_alignment;
+  int per_element;   // numbers, or bytes, in one element of the tensor
+  int32_t dst_step;  // bytes per number; of bytes, 1
+  int32_t src_step;
+  // What the addresses must be multiples of: arithmetic and conversions read and write whole
+  // numbers, which C++ wants aligned; copies and swaps of bits do not care.
+  int32_t dst_alignment;
+  int32_t src_alignment;
 };
 
 void check_lengths(const TensorLists& lists);
@@ -50,8 +75,8 @@ void check_devices_of(const Pair& pair);
 // Devices, shapes, writability, layout.
 void check_pair(Op op, const Pair& pair);
 
-// Checks the rules on element types that `rules` sets, and finds the work that has `effect`.
-Work find_work(Op rules, Op effect, const Pair& pair);
+// Checks the rules on element types, and finds what the kernels see.
+Work find_work(Op op, const Pair& pair);
 
 void check_alignment(const Work& work, const Pair& pair);
 
@@ -59,6 +84,6 @@ void check_counter_device(const Counter& counter);
 void check_counter(const Counter& counter);
 
 // The counter is read while the pairs are written.
-void check_counter_of(const Counter& counter, const Pair& pair, const PairRange& range);
+void check_counter_of(const Counter& counter, const Pair& pair, const Range& written);
 
 }  // namespace swa_fast

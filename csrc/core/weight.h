@@ -27,7 +27,7 @@ inline double nearest_reciprocal(int64_t n, int precision) {
   return static_cast<double>(nearest) * scale;  // both factors and the product are exact
 }
 
-// `value`, from 0 to 1, rounded to nearest, ties to even. Its sign is dropped: -0 becomes 0.
+// `value`, from 0 to 2^53, rounded to nearest, ties to even. Its sign is dropped: -0 becomes 0.
 inline float nearest_float(double value) {
   constexpr int kSmallestNormal = 1023 - 126;  // biased exponent of 2^-126, as a double
   const uint64_t bits = bit_cast<uint64_t>(value) & ~(uint64_t{1} << 63);

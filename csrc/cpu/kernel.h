@@ -16,8 +16,13 @@ struct KernelTable {
   const char* isa;
   // dst += weight * (src - dst), by [storage of dst][storage of src].
   RangeKernel lerp[kNumStorageTypes][kNumStorageTypes];
-  // dst = src converted, by [storage of dst][storage of src]; not used where both are the same.
+  // dst = (dst * weight + src) / (weight + 1): `weight` is the number of values in dst.
+  RangeKernel tfa_mean[kNumStorageTypes][kNumStorageTypes];
+  // dst = src converted; of one type, its bits.
   RangeKernel cast[kNumStorageTypes][kNumStorageTypes];
+  // dst, which is double, = src * weight, or += src * weight, by [storage of src].
+  RangeKernel first_term[kNumStorageTypes];
+  RangeKernel next_term[kNumStorageTypes];
   // Any element type; `count` is in bytes.
   RangeKernel copy_bytes;
   RangeKernel swap_bytes;

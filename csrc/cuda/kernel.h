@@ -25,7 +25,9 @@ inline constexpr int kNumUnits = 4;
 struct KernelTable {
   // dst += weight * (src - dst), by [storage of dst][storage of src].
   Kernel lerp[kNumStorageTypes][kNumStorageTypes];
-  // dst = src converted, by [storage of dst][storage of src]; not used where both are the same.
+  // dst = (dst * weight + src) / (weight + 1): `weight` is the number of values in dst.
+  Kernel tfa_mean[kNumStorageTypes][kNumStorageTypes];
+  // dst = src converted; of one type, its bits.
   Kernel cast[kNumStorageTypes][kNumStorageTypes];
   // By binary logarithm of the unit's size.
   Kernel copy[kNumUnits];

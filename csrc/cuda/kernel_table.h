@@ -1,8 +1,8 @@
 // Fills a KernelTable, for the device or, in tests, for a grid that runs on the CPU.
 #pragma once
 
+#include "core/op.h"
 #include "cuda/kernel.h"
-#include "cuda/operations.h"
 #include "cuda/table.h"
 
 namespace swa_fast::cuda {
@@ -14,20 +14,27 @@ Kernel make_kernel(const char* name) {
           Launch<Op, kLargeCapacity>::run};
 }
 
+// The unsigned integer of a size in bytes, in which bits are moved.
+template <size_t kSize>
+using UnitOf = std::conditional_t<
+    kSize == 8, uint64_t,
+    std::conditional_t<kSize == 4, uint32_t, std::conditional_t<kSize == 2, uint16_t, uint8_t>>>;
+
+template <template <class Op, int kCapacity> class Launch, class Dst, class Src>
+void fill_pair(KernelTable* table, int row, int column) {
+  table->lerp[row][column] = make_kernel<Launch, LerpOp<Dst, Src>>("lerp");
+  table->tfa_mean[row][column] = make_kernel<Launch, TfaMeanOp<Dst, Src>>("tfa_mean");
+  if constexpr (std::is_same_v<Dst, Src>) {
+    table->cast[row][column] = make_kernel<Launch, CopyOp<UnitOf<sizeof(Dst)>>>("copy");
+  } else {
+    table->cast[row][column] = make_kernel<Launch, CastOp<Dst, Src>>("cast");
+  }
+}
+
 template <template <class Op, int kCapacity> class Launch, class Dst, class... Src>
-void fill_row(Kernel* lerp, Kernel* cast, TypeList<Src...>) {
+void fill_row(KernelTable* table, int row, TypeList<Src...>) {
   int column = 0;
-  ((lerp[column] = make_kernel<Launch, LerpOp<Dst, Src>>("lerp"), ++column), ...);
-  column = 0;
-  const auto fill_cast = [&](auto* src) {
-    using From = std::remove_pointer_t<decltype(src)>;
-    // Same types are copied as bits.
-    if constexpr (!std::is_same_v<Dst, From>) {
-      cast[column] = make_kernel<Launch, CastOp<Dst, From>>("cast");
-    }
-    ++column;
-  };
-  (fill_cast(static_cast<Src*>(nullptr)), ...);
+  (fill_pair<Launch, Dst, Src>(table, row, column++), ...);
 }
 
 template <template <class Op, int kCapacity> class Launch, class... Unit>
@@ -42,7 +49,7 @@ template <template <class Op, int kCapacity> class Launch, class... Dst>
 KernelTable make_kernel_table(TypeList<Dst...> types) {
   KernelTable table = {};
   int row = 0;
-  ((fill_row<Launch, Dst>(table.lerp[row], table.cast[row], types), ++row), ...);
+  (fill_row<Launch, Dst>(&table, row++, types), ...);
   fill_units<Launch>(&table, TypeList<uint8_t, uint16_t, uint32_t, uint64_t>{});
   return table;
 }

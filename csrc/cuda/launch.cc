@@ -69,14 +69,22 @@ Streams::Choice Streams::of(int device) const {
   return {device, kLegacyStream, true};
 }
 
-void Launch::add(const Kernel& kernel, int device, void* dst, void* src, int64_t count) {
-  const auto serves = [&](const Group& g) { return g.kernel == &kernel && g.device == device; };
-  if (last_group_ >= groups_.size() || !serves(groups_[last_group_])) {
+void Launch::add(const Kernels& kernels, int device, void* dst, void* src, int64_t count,
+                 int average, bool follows) {
+  const auto serves = [&](const Group& g) {
+    return g.kernels.blend == kernels.blend && g.device == device && g.average == average &&
+           g.follows == follows;
+  };
+  // Pairs mostly come in runs that one group takes.
+  size_t index = pairs_.empty() ? 0 : pairs_.back().group;
+  if (index >= groups_.size() || !serves(groups_[index])) {
     const auto found = std::find_if(groups_.begin(), groups_.end(), serves);
-    last_group_ = found - groups_.begin();
-    if (found == groups_.end()) groups_.push_back({&kernel, device, {}, 0});
+    index = static_cast<size_t>(found - groups_.begin());
+    if (found == groups_.end()) groups_.push_back({kernels, device, average, follows, {}, 0});
   }
-  Group& group = groups_[last_group_];
+  Group& group = groups_[index];
+  const Kernel& kernel = *kernels.blend;
+  const auto first = static_cast<uint32_t>(group.entries.size());
   const int64_t tile = tile_positions(kernel.dst_size, kernel.src_size);
   for (int64_t done = 0; done < count; done += kMaxEntry) {
     const int64_t part = std::min(count - done, kMaxEntry);
@@ -84,12 +92,25 @@ void Launch::add(const Kernel& kernel, int device, void* dst, void* src, int64_t
                              static_cast<char*>(src) + done * kernel.src_size, part});
     group.tiles += (part + tile - 1) / tile;
   }
+  pairs_.push_back({static_cast<uint32_t>(index), first,
+                    static_cast<uint32_t>(group.entries.size()) - first});
+}
+
+bool Launch::set_source(size_t index, void* src) {
+  const Place& place = pairs_[index];
+  Group& group = groups_[place.group];
+  const auto size = static_cast<uintptr_t>(group.kernels.blend->src_size);
+  if (reinterpret_cast<uintptr_t>(src) % size != 0) return false;
+  for (uint32_t i = 0; i < place.count; ++i) {
+    group.entries[place.first + i].src =
+        static_cast<char*>(src) + i * kMaxEntry * static_cast<int64_t>(size);
+  }
+  return true;
 }
 
 template <int kCapacity>
-void Launch::run_group(const Backend& backend, const Group& group, const Weight& weight,
-                       void* stream) const {
-  const Kernel& kernel = *group.kernel;
+void Launch::run_group(const Backend& backend, const Group& group, const Kernel& kernel,
+                       const Weight& weight, void* stream) const {
   const int64_t tile = tile_positions(kernel.dst_size, kernel.src_size);
   const int64_t tiles = std::clamp<int64_t>(group.tiles / kEnoughBlocks, 1, kMaxTiles);
   const bool in_double = kernel.dst_size == 8 || kernel.src_size == 8;
@@ -120,22 +141,33 @@ void Launch::run_group(const Backend& backend, const Group& group, const Weight&
   launch();
 }
 
-void Launch::run(const Weight& weight, const Streams& streams) const {
+void Launch::run_groups(const Backend& backend, const Action* actions, const Streams& streams,
+                        bool followers) const {
+  for (const Group& group : groups_) {
+    const Action& action = actions[group.average];
+    const bool idle = action.kind == Action::kNothing ||
+                      (action.kind == Action::kKeep && !group.follows);
+    if (idle || group.follows != followers) continue;
+    const Kernel& kernel =
+        action.kind == Action::kBlend ? *group.kernels.blend : *group.kernels.copy;
+    const DeviceGuard guard(backend, group.device);
+    void* const stream = streams.of(group.device).stream;
+    // The arguments are copied whole at each launch, so short lists go in a short table.
+    if (group.entries.size() > kSmallCapacity && backend.max_pairs > kSmallCapacity) {
+      run_group<kLargeCapacity>(backend, group, kernel, action.weight, stream);
+    } else {
+      run_group<kSmallCapacity>(backend, group, kernel, action.weight, stream);
+    }
+  }
+}
+
+void Launch::run(const Action* actions, const Streams& streams) const {
   if (groups_.empty()) return;
   std::string reason;
   const Backend* const usable = backend(&reason);
   if (usable == nullptr) throw_runtime_error(reason);
   try {
-    for (const Group& group : groups_) {
-      const DeviceGuard guard(*usable, group.device);
-      void* const stream = streams.of(group.device).stream;
-      // The arguments are copied whole at each launch, so short lists go in a short table.
-      if (group.entries.size() > kSmallCapacity && usable->max_pairs > kSmallCapacity) {
-        run_group<kLargeCapacity>(*usable, group, weight, stream);
-      } else {
-        run_group<kSmallCapacity>(*usable, group, weight, stream);
-      }
-    }
+    for (const bool followers : {false, true}) run_groups(*usable, actions, streams, followers);
   } catch (const Error&) {
     // What was queued may still be at work on memory that the caller is about to give back.
     wait(*usable, streams);

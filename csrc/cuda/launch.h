@@ -1,10 +1,10 @@
-// Collects the pairs of one call that are on CUDA devices, and queues the kernels.
+// Collects the pairs of a plan that are on CUDA devices, and queues the kernels.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "core/op.h"
+#include "core/action.h"
 #include "cuda/backend.h"
 #include "cuda/kernel.h"
 
@@ -27,20 +27,33 @@ class Streams {
   std::vector<Choice> choices_;
 };
 
+// What serves a pair: `blend` moves an average, `copy` makes it the value. Both see the elements
+// alike.
+struct Kernels {
+  const Kernel* blend;
+  const Kernel* copy;
+};
+
 class Launch {
  public:
-  // One launch per device, kernel and table. Pairs must not share written memory: their order is
-  // not kept.
-  void add(const Kernel& kernel, int device, void* dst, void* src, int64_t count);
+  // One launch per device, kernel, average and table. Pairs must not share written memory: their
+  // order is not kept, but for followers, which come after all averages.
+  void add(const Kernels& kernels, int device, void* dst, void* src, int64_t count, int average,
+           bool follows);
 
-  bool empty() const { return groups_.empty(); }
+  bool empty() const { return pairs_.empty(); }
+  size_t size() const { return pairs_.size(); }
+
+  // Another address for the source of the pair added `index`-th. False, and nothing is changed, if
+  // it suits the pair's kernels less.
+  bool set_source(size_t index, void* src);
 
   // The pairs are on device `counter`'s alone where there is a counter.
   void set_counter(const int64_t* counter) { counter_ = counter; }
 
-  // Queues everything. Throws RuntimeError with CUDA's error by name and number if a launch fails;
-  // what was queued before it is not undone.
-  void run(const Weight& weight, const Streams& streams) const;
+  // Queues everything that `actions`, one for each average, call for. Throws RuntimeError with
+  // CUDA's error by name and number if a launch fails; what was queued before it is not undone.
+  void run(const Action* actions, const Streams& streams) const;
 
  private:
   struct Entry {
@@ -49,14 +62,24 @@ class Launch {
     int64_t count;
   };
   struct Group {
-    const Kernel* kernel;
+    Kernels kernels;
     int device;
+    int average;
+    bool follows;
     std::vector<Entry> entries;
     int64_t tiles;  // of all entries, about
   };
+  // Where the entries of a pair are.
+  struct Place {
+    uint32_t group;
+    uint32_t first;
+    uint32_t count;
+  };
   template <int kCapacity>
-  void run_group(const Backend& backend, const Group& group, const Weight& weight,
-                 void* stream) const;
+  void run_group(const Backend& backend, const Group& group, const Kernel& kernel,
+                 const Weight& weight, void* stream) const;
+  void run_groups(const Backend& backend, const Action* actions, const Streams& streams,
+                  bool followers) const;
   struct Failure {
     int error;
     int device;
@@ -66,7 +89,7 @@ class Launch {
   Failure wait(const Backend& backend, const Streams& streams) const;
 
   std::vector<Group> groups_;
-  size_t last_group_ = 0;
+  std::vector<Place> pairs_;
   const int64_t* counter_ = nullptr;
 };
 

@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "core/float16.h"
+#include "core/op.h"
+#include "cuda/counter_weight.h"
 #include "cuda/table.h"
 
 #if defined(__CUDA_ARCH__)
@@ -127,6 +128,54 @@ struct Vector {
   }
 };
 
+// The number that an operation is made from: the table's, or that of a count in device memory.
+template <class Table>
+struct TableScalars {
+  const Table& table;
+
+  template <class Compute>
+  SWA_FAST_HOST_DEVICE Compute as() const {
+    return table.counter == nullptr ? static_cast<Compute>(table.weight)
+                                    : counter_weight<Compute>(*table.counter);
+  }
+};
+
+// An operation on elements in registers as they are stored.
+template <class Op>
+struct StoredOp {
+  using Dst = typename Op::Dst;
+  using Src = typename Op::Src;
+  using Compute = typename Op::Compute;
+  static constexpr bool kReadsDst = Op::kReadsDst;
+  static constexpr bool kWritesSrc = Op::kWritesSrc;
+
+  Op op;
+  bool first;  // the count in device memory is 0: the average becomes the value, whatever it held
+
+  template <class Table>
+  SWA_FAST_HOST_DEVICE explicit StoredOp(const Table& table)
+      : op(TableScalars<Table>{table}),
+        first(table.counter != nullptr && *table.counter == 0) {}
+
+  SWA_FAST_HOST_DEVICE void apply(Dst& dst, Src& src) const {
+    if constexpr (std::is_same_v<Dst, Compute> && std::is_same_v<Src, Compute>) {
+      const Src value = src;
+      op.apply(dst, src);
+      if constexpr (kReadsDst && !kWritesSrc) dst = first ? value : dst;
+    } else {
+      Compute d = {};
+      if constexpr (kReadsDst) d = convert<Compute>(dst);
+      Compute s = convert<Compute>(src);
+      op.apply(d, s);
+      if constexpr (kReadsDst && std::is_same_v<Dst, Src>) {
+        dst = first ? src : convert<Dst>(d);
+      } else {
+        dst = convert<Dst>(kReadsDst && first ? convert<Compute>(src) : d);
+      }
+    }
+  }
+};
+
 // One thread's share of one chunk, positions `begin` to `end`, in vectors of kWidth elements.
 template <int kWidth, class Op>
 SWA_FAST_HOST_DEVICE void run_chunk(const Op& op, typename Op::Dst* dst, typename Op::Src* src,
@@ -192,7 +241,7 @@ SWA_FAST_HOST_DEVICE void run_thread(const Table& table, uint32_t block, int thr
   const Walk walk = walk_of(dst, src, sizeof(Dst), sizeof(Src));
   const ChunkRange range =
       chunk_range(count, walk.lead, table.chunk, block - table.first_chunk[pair]);
-  const Op op(table);
+  const StoredOp<Op> op(table);
   if (walk.width == kWidth) {
     run_chunk<kWidth>(op, dst, src, count, walk.lead, range.begin, range.end, thread);
   } else {

@@ -67,6 +67,51 @@ Example:
     array([1., 4.])
 )";
 
+inline constexpr const char* kTfaMean = R"(tfa_mean_(averages, values, count)
+
+Updates each average by the formula of ``tfa.optimizers.SWA``, in place:
+``(averages * count + values) / (count + 1)``, every operation rounded on its own, in float32, or in
+float64 if either side is float64. Arguments and errors are those of ``running_mean_``.
+
+Args:
+    averages: a list of tensors to update.
+    values: a list of as many tensors of the same shapes.
+    count: how many values the averages already hold, an int, 0 <= count < 2**53.
+)";
+
+inline constexpr const char* kCombine = R"(combine_(outputs, sources, weights)
+
+Writes weighted sums of several lists of tensors: ``outputs[i] = sum_k weights[k] * sources[k][i]``.
+
+Products and sums are made in float64, in the order of ``sources``, beginning with the first product,
+and rounded once to the dtype of the output: the bits of the NumPy float64 expression
+``(w[0] * x[0] + w[1] * x[1] + ...).astype(dtype)``, on every instruction set and number of threads.
+So a mean of bfloat16 checkpoints is the exact mean, rounded once.
+
+Args:
+    outputs: a list of tensors to write, in CPU memory, of dtype float64, float32, float16, bfloat16
+        or complex. An output may be one of its own sources.
+    sources: one list or more, each of as many tensors of the same shapes; dtypes may differ.
+    weights: a finite number for each list of sources; of any sign and sum.
+
+Raises:
+    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``; nothing was written.
+
+Example:
+    >>> import numpy as np, swa_fast
+    >>> mean = [np.zeros(2, np.float32)]
+    >>> a, b = [np.array([1.0, 2.0])], [np.array([3.0, 6.0])]
+    >>> swa_fast.combine_(mean, [a, b], [0.5, 0.5])
+    >>> mean[0]
+    array([2., 4.], dtype=float32)
+)";
+
+inline constexpr const char* kPrepared = R"(Prepared(values, targets, *, values_name="values", op="lerp")
+
+Groups of one value and its targets, validated once and run at every step after a fresh look at each
+tensor. The engine behind the averagers; see _core.pyi for the methods.
+)";
+
 inline constexpr const char* kSwap = R"(swap_(a, b)
 
 Exchanges the contents of two lists of tensors, bit for bit, in one pass and without a third buffer.

@@ -18,6 +18,7 @@ from swa_fast import _cpu_floor as _cpu_floor  # first: refuses a CPU that canno
 from swa_fast._core import (
     __version__,
     build_info,
+    combine_,
     copy_,
     get_num_threads,
     lerp_,
@@ -29,6 +30,7 @@ from swa_fast._core import (
 __all__ = [
     "__version__",
     "build_info",
+    "combine_",
     "copy_",
     "get_num_threads",
     "lerp_",

@@ -1,5 +1,5 @@
-from collections.abc import Iterable, Sequence
-from typing import Any, SupportsFloat, SupportsIndex, TypedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, SupportsFloat, SupportsIndex, TypedDict
 
 class _CudaDevice(TypedDict):
     name: str
@@ -46,6 +46,51 @@ def lerp_(
 ) -> None: ...
 def swap_(a: Iterable[Any], b: Iterable[Any]) -> None: ...
 def copy_(dst: Iterable[Any], src: Iterable[Any]) -> None: ...
+def combine_(
+    outputs: Iterable[Any],
+    sources: Iterable[Iterable[Any]],
+    weights: Iterable[SupportsFloat],
+) -> None: ...
+def tfa_mean_(averages: Iterable[Any], values: Iterable[Any], count: SupportsIndex) -> None: ...
+
+# One list of targets, item i of which belongs to value i: its name in errors, "values" say; its role;
+# the number of the average whose snapshots move it; of a view, the index of the list of targets that
+# it shows, else -1; the tensors; and the tensors in whose memory they all lie and which are looked
+# at anew at each run, or None where that is each of them itself.
+_Targets = tuple[
+    str, Literal["average", "copy", "view"], int, int, Sequence[Any], Sequence[Any] | None
+]
+
+class Prepared:
+    def __init__(
+        self,
+        values: Sequence[Any],
+        targets: Sequence[_Targets],
+        *,
+        values_name: str = "values",
+        op: Literal["lerp", "tfa_mean"] = "lerp",
+    ) -> None: ...
+    # From now on run() takes the values from the module's tree, walked live: `lists_plainly` tells of
+    # a module type whether it uses nn.Module's own listing methods. False if the tree cannot be
+    # walked, or does not hold all values.
+    def watch_values(
+        self,
+        module: Any,
+        values: Sequence[Any],
+        with_buffers: bool,
+        lists_plainly: Callable[[type], bool],
+    ) -> bool: ...
+    # The same for one list of targets, which then must be where the module has them.
+    def watch_targets(
+        self, module: Any, list: int, with_buffers: bool, lists_plainly: Callable[[type], bool]
+    ) -> bool: ...
+    # Takes a snapshot. For each average: None if it is not due, the count of a mean (int), or the
+    # weight of the value (float). False, and nothing was written, if the tensors are not those that
+    # this was prepared for.
+    def run(
+        self, actions: Sequence[int | float | None], values: Sequence[Any] | None = None
+    ) -> bool: ...
+
 def set_num_threads(n: SupportsIndex | None) -> None: ...
 def get_num_threads() -> int: ...
 def build_info() -> _BuildInfo: ...

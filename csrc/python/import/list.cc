@@ -88,6 +88,24 @@ void raise_export_error(py::error_already_set& cause, PyObject* item, const std:
   throw py::error_already_set();
 }
 
+bool look_at_exchange(PyObject* tensor, const dlpack::ExchangeApi& api, Buffer* buffer) {
+  dlpack::Tensor view = {};
+  if (api.dltensor_from_py_object_no_sync(tensor, &view) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  if (view.dtype.lanes != 1) return false;
+  *buffer = {static_cast<char*>(view.data) + view.byte_offset,
+             view.shape,
+             view.strides,
+             0,
+             view.ndim,
+             {view.dtype.code, view.dtype.bits},
+             false,
+             device_of(view.device)};
+  return true;
+}
+
 void buffer_from_dlpack(const dlpack::Tensor& tensor, bool read_only, const char* list,
                         size_t index, Buffer* buffer) {
   if (tensor.dtype.lanes != 1 || tensor.dtype.bits == 0 || tensor.dtype.bits % 8 != 0 ||

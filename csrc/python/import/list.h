@@ -67,6 +67,11 @@ class ImportedList {
 void buffer_from_dlpack(const dlpack::Tensor& tensor, bool read_only, const char* list,
                         size_t index, Buffer* buffer);
 
+// A borrowed look at a tensor whose type publishes the exchange table `api`: all of `buffer` but
+// numel, which is not counted, and read_only. False if the type refuses, or if its elements are of
+// no kind that is understood.
+bool look_at_exchange(PyObject* tensor, const dlpack::ExchangeApi& api, Buffer* buffer);
+
 // Throws a BufferError "name (a Type) cannot be exported: ..." caused by the Python error `cause`;
 // anything that is not an Exception (KeyboardInterrupt) is passed on as it is.
 [[noreturn]] void raise_export_error(pybind11::error_already_set& cause, PyObject* item,

@@ -14,28 +14,11 @@ namespace py = pybind11;
 namespace swa_fast {
 namespace {
 
-// Who can say on which stream a tensor's contents are made, best first.
-struct Owner {
-  enum Kind { kTorch, kExchangeApi, kCupy, kNobody } kind;
-  const dlpack::ExchangeApi* api;
-
-  // All torch tensors have one owner, whether or not their type has the exchange table.
-  bool operator==(const Owner& other) const {
-    return kind == other.kind && (kind != kExchangeApi || api == other.api);
-  }
-};
-
 Owner owner_of(const Route& route) {
   if (route.is_torch) return {Owner::kTorch, route.api};
   if (route.api != nullptr) return {Owner::kExchangeApi, route.api};
   return {route.is_cupy ? Owner::kCupy : Owner::kNobody, nullptr};
 }
-
-// One device and the owners of the tensors on it.
-struct DeviceOwners {
-  int device;
-  std::vector<Owner> owners;
-};
 
 void* stream_from_python(const py::object& stream, const char* attribute) {
   return reinterpret_cast<void*>(stream.attr(attribute).cast<uintptr_t>());
@@ -63,34 +46,6 @@ void* current_stream(const Owner& owner, int device) {
     return stream_from_python(stream, "ptr");
   }
   return cuda::kLegacyStream;
-}
-
-std::vector<DeviceOwners> find_owners(const std::vector<ImportedList*>& lists) {
-  std::vector<DeviceOwners> all;
-  for (const ImportedList* list : lists) {
-    if (!list->any_cuda()) continue;
-    PyTypeObject* last_type = nullptr;
-    int last_device = -1;
-    for (size_t i = 0; i < list->buffers().size(); ++i) {
-      const Device& device = list->buffers()[i].device;
-      PyTypeObject* const type = Py_TYPE(list->item(i));
-      if (device.type != DeviceType::kCuda) continue;
-      if (type == last_type && device.index == last_device) continue;
-      last_type = type;
-      last_device = device.index;
-      auto found = std::find_if(all.begin(), all.end(),
-                                [&](const DeviceOwners& d) { return d.device == device.index; });
-      if (found == all.end()) found = all.insert(all.end(), {device.index, {}});
-      const Owner owner = owner_of(route_of(type));
-      auto known = std::find(found->owners.begin(), found->owners.end(), owner);
-      if (known == found->owners.end()) {
-        found->owners.push_back(owner);
-      } else if (known->api == nullptr) {
-        known->api = owner.api;
-      }
-    }
-  }
-  return all;
 }
 
 [[noreturn]] void fail(const cuda::Backend& backend, int error, const std::string& operation) {
@@ -163,12 +118,49 @@ void export_waiting(const cuda::Backend& backend, ImportedList* list,
 
 }  // namespace
 
-cuda::Streams choose_streams(const std::vector<ImportedList*>& lists) {
+StreamOwners find_owners(const std::vector<ImportedList*>& lists) {
+  StreamOwners all;
+  for (const ImportedList* list : lists) {
+    if (!list->any_cuda()) continue;
+    PyTypeObject* last_type = nullptr;
+    int last_device = -1;
+    for (size_t i = 0; i < list->buffers().size(); ++i) {
+      const Device& device = list->buffers()[i].device;
+      PyTypeObject* const type = Py_TYPE(list->item(i));
+      if (device.type != DeviceType::kCuda) continue;
+      if (type == last_type && device.index == last_device) continue;
+      last_type = type;
+      last_device = device.index;
+      auto found = std::find_if(all.begin(), all.end(),
+                                [&](const DeviceOwners& d) { return d.device == device.index; });
+      if (found == all.end()) found = all.insert(all.end(), {device.index, {}});
+      const Owner owner = owner_of(route_of(type));
+      auto known = std::find(found->owners.begin(), found->owners.end(), owner);
+      if (known == found->owners.end()) {
+        found->owners.push_back(owner);
+      } else if (known->api == nullptr) {
+        known->api = owner.api;
+      }
+    }
+  }
+  return all;
+}
+
+cuda::Streams current_streams(const StreamOwners& owners) {
   cuda::Streams streams;
+  if (owners.empty()) return streams;
   std::string reason;
   const cuda::Backend* const backend = cuda::backend(&reason);
   if (backend == nullptr) throw_runtime_error(reason);
-  for (const DeviceOwners& device : find_owners(lists)) streams.set(choose(*backend, device));
+  for (const DeviceOwners& device : owners) streams.set(choose(*backend, device));
+  return streams;
+}
+
+cuda::Streams choose_streams(const std::vector<ImportedList*>& lists) {
+  const cuda::Streams streams = current_streams(find_owners(lists));
+  std::string reason;
+  const cuda::Backend* const backend = cuda::backend(&reason);
+  if (backend == nullptr) throw_runtime_error(reason);
   for (ImportedList* const list : lists) export_waiting(*backend, list, streams);
   return streams;
 }

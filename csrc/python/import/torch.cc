@@ -1,8 +1,5 @@
 #include "python/import/torch.h"
 
-#include <unordered_map>
-#include <vector>
-
 #include "core/error.h"
 #include "python/import/list.h"
 
@@ -41,92 +38,6 @@ bool answers_true(const py::object& method, PyObject* tensor) {
   return answer == Py_True;
 }
 
-#if !defined(Py_GIL_DISABLED)
-// Tensors whose lazy bits were looked at and found clear. Asking torch costs as much as everything
-// else done for a tensor, and training loops pass the same ones again and again. A tensor that dies
-// is forgotten, so that an address reused by another is not taken for the one seen. (The bits of a
-// living tensor change only through torch's private _set_neg and _set_conj, or by giving its .data
-// a lazy view of the same memory.) Guarded by the interpreter lock.
-class SeenTensors {
- public:
-  // Lists come again in the order in which they came first, so the tensor after the last one found
-  // is looked at first: a step through an array, which the processor foresees, where a search would
-  // wait for memory that the weights have pushed out of the caches.
-  bool contains(PyObject* tensor) {
-    if (last_ + 1 < tensors_.size() && tensors_[last_ + 1] == tensor) {
-      ++last_;
-      return true;
-    }
-    const auto found = positions_.find(tensor);
-    if (found == positions_.end()) return false;
-    last_ = found->second;
-    return true;
-  }
-
-  void add(PyObject* tensor) {
-    if (tensors_.size() >= kMost) compact();
-    if (tensors_.size() >= kMost) return;  // asked again every time
-    const auto address = py::reinterpret_steal<py::object>(PyLong_FromVoidPtr(tensor));
-    if (!address) throw py::error_already_set();
-    static PyMethodDef forget = {"forget", &SeenTensors::forget, METH_O, nullptr};
-    const auto callback =
-        py::reinterpret_steal<py::object>(PyCFunction_New(&forget, address.ptr()));
-    if (!callback) throw py::error_already_set();
-    // A failure from here on leaves a gap at the end of the array, nothing else.
-    const size_t position = tensors_.size();
-    tensors_.push_back(nullptr);
-    positions_.emplace(tensor, position);
-    if (PyWeakref_NewRef(tensor, callback.ptr()) == nullptr) {  // kept until forget() runs
-      positions_.erase(tensor);
-      throw py::error_already_set();
-    }
-    tensors_[position] = tensor;
-    last_ = position;
-  }
-
- private:
-  static constexpr size_t kMost = 1 << 16;
-
-  static PyObject* forget(PyObject* address, PyObject* reference);
-
-  void remove(const void* tensor) {
-    const auto found = positions_.find(tensor);
-    if (found == positions_.end()) return;
-    tensors_[found->second] = nullptr;
-    positions_.erase(found);
-    if (positions_.empty()) tensors_.clear();
-  }
-
-  // Closes the gaps that dead tensors left.
-  void compact() {
-    size_t kept = 0;
-    for (PyObject* const tensor : tensors_) {
-      if (tensor == nullptr) continue;
-      positions_[tensor] = kept;
-      tensors_[kept++] = tensor;
-    }
-    tensors_.resize(kept);
-    last_ = 0;
-  }
-
-  std::vector<PyObject*> tensors_;  // borrowed; null where one died
-  std::unordered_map<const void*, size_t> positions_;
-  size_t last_ = 0;
-};
-
-// Never destroyed: tensors die until the very end of the process.
-SeenTensors& seen_tensors() {
-  static SeenTensors& seen = *new SeenTensors;
-  return seen;
-}
-
-PyObject* SeenTensors::forget(PyObject* address, PyObject* reference) {
-  seen_tensors().remove(PyLong_AsVoidPtr(address));
-  Py_DECREF(reference);
-  Py_RETURN_NONE;
-}
-#endif
-
 }  // namespace
 
 py::object loaded_module(const char* name) {
@@ -155,9 +66,6 @@ bool overrides_torch_dispatch(PyTypeObject* type) {
 }
 
 void refuse_lazy_bits(PyObject* tensor, const Buffer& buffer, const char* list, size_t index) {
-#if !defined(Py_GIL_DISABLED)
-  if (seen_tensors().contains(tensor)) return;
-#endif
   const TorchFunctions& functions = torch_functions();
   const char* lazy = nullptr;
   if (answers_true(functions.is_neg, tensor)) lazy = "negative (call .resolve_neg() first)";
@@ -165,9 +73,6 @@ void refuse_lazy_bits(PyObject* tensor, const Buffer& buffer, const char* list, 
     lazy = "conjugate (call .resolve_conj() first)";
   }
   if (lazy != nullptr) throw_buffer_error(item_name(list, index) + " is a lazy " + lazy);
-#if !defined(Py_GIL_DISABLED)
-  seen_tensors().add(tensor);
-#endif
 }
 
 void increment_versions(py::handle tensors) {
