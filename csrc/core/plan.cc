@@ -49,9 +49,9 @@ CudaWork cuda_work(Op op, const Work& work, const Pair& pair) {
     const int to = static_cast<int>(work.dst);
     const int from = static_cast<int>(work.src);
     const cuda::Kernel* const cast = &table.cast[to][from];
-    const cuda::Kernel* const blend =
-        op == Op::kLerp ? &table.lerp[to][from]
-                        : op == Op::kTfaMean ? &table.tfa_mean[to][from] : cast;
+    const cuda::Kernel* const blend = op == Op::kLerp      ? &table.lerp[to][from]
+                                      : op == Op::kTfaMean ? &table.tfa_mean[to][from]
+                                                           : cast;
     return {{blend, cast}, dst.numel * work.per_element};
   }
   // Bits are moved in the largest unit, up to 8 bytes, that the element and both addresses allow.
@@ -80,30 +80,46 @@ Plan::Plan(bool kept, const Counter* counter) : kept_(kept), counter_(counter) {
   cuda_.set_counter(static_cast<const int64_t*>(counter->buffer.data));
 }
 
+// A list of targets on the way through the values.
+struct Plan::Cursor {
+  const Targets& targets;
+  TensorLists lists;
+  size_t first;  // number of the list's first pair in the call
+  size_t next = 0;
+  size_t next_copied = 0;
+  // Lists mostly hold one pair of types: the work is looked up when that changes.
+  Op op = Op::kCopy;
+  DType dst_type = {kCodeOpaque, 0};
+  DType src_type = {kCodeOpaque, 0};
+  Work work = {};
+
+  // Where in the list the target of `value` is, or -1; asked for each value in turn.
+  int64_t take(size_t value) {
+    if (next >= lists.dst.size() || (!targets.of.empty() && targets.of[next] != value)) return -1;
+    return static_cast<int64_t>(next++);
+  }
+  bool is_copied(size_t item) {
+    if (targets.role != Targets::kAverage) return true;
+    if (next_copied >= targets.copied.size() || targets.copied[next_copied] != item) return false;
+    ++next_copied;
+    return true;
+  }
+};
+
 void Plan::add(Op op, const char* values_name, const std::vector<Buffer>& values,
                const std::vector<Targets>& targets) {
   const size_t count = values.size();
-  const auto lists_of = [&](const Targets& target) -> TensorLists {
-    if (target.role != Targets::kView) {
-      return {target.name, values_name, target.buffers, values};
-    }
-    const Targets& shown = targets[static_cast<size_t>(target.shown)];
-    return {target.name, shown.name, target.buffers, shown.buffers};
-  };
-  // Lists mostly hold one pair of types: the work is looked up when that changes.
-  struct Known {
-    Op op;
-    Work work;
-    size_t first;  // number of the first pair of this list in the call
-  };
-  std::vector<Known> known;
-  known.reserve(targets.size());
+  std::vector<Cursor> cursors;
+  cursors.reserve(targets.size());
   for (const Targets& target : targets) {
-    const TensorLists lists = lists_of(target);
-    check_lengths(lists);
-    known.push_back({target.role == Targets::kAverage ? op : Op::kCopy, {}, pairs_});
-    names_.push_back({pairs_, lists.dst_name, lists.src_name});
-    pairs_ += count;
+    const bool is_view = target.role == Targets::kView;
+    const Targets* const shown = is_view ? &targets[static_cast<size_t>(target.shown)] : nullptr;
+    const TensorLists lists = {target.name, is_view ? shown->name : values_name, target.buffers,
+                               is_view ? shown->buffers : values};
+    if (target.of.empty()) check_lengths(lists);
+    cursors.push_back({target, lists, pairs_});
+    names_.push_back({pairs_, lists.dst_name, lists.src_name, target.of});
+    pairs_ += target.buffers.size();
   }
   written_.reserve(op == Op::kSwap ? 2 * pairs_ : pairs_);
   read_.reserve(pairs_);
@@ -115,23 +131,29 @@ void Plan::add(Op op, const char* values_name, const std::vector<Buffer>& values
   for (size_t i = 0; i < count; ++i) {
     if (kept_) values_.add(values[i]);
     bool starts = true;
-    for (size_t k = 0; k < targets.size(); ++k) {
-      const TensorLists lists = lists_of(targets[k]);
-      const Pair pair{lists, i};
-      Known& of = known[k];
-      check_pair(of.op, pair);
-      if (i == 0 || pair.dst().dtype != lists.dst[i - 1].dtype ||
-          pair.src().dtype != lists.src[i - 1].dtype) {
-        of.work = find_work(of.op, pair);
+    for (Cursor& cursor : cursors) {
+      const int64_t item = cursor.take(i);
+      if (item < 0) continue;
+      const Pair pair(cursor.lists, static_cast<size_t>(item), i);
+      const bool follows = cursor.is_copied(pair.dst_index);
+      const Op of = follows ? Op::kCopy : op;
+      check_pair(of, pair);
+      if (of != cursor.op || pair.dst().dtype != cursor.dst_type ||
+          pair.src().dtype != cursor.src_type) {
+        cursor.op = of;
+        cursor.dst_type = pair.dst().dtype;
+        cursor.src_type = pair.src().dtype;
+        cursor.work = find_work(of, pair);
       }
       if (pair.dst().numel == 0) continue;
-      check_alignment(of.work, pair);
-      add_ranges(of.op, pair, targets[k].role, static_cast<uint32_t>(of.first + i));
+      check_alignment(cursor.work, pair);
+      add_ranges(of, pair, cursor.targets.role,
+                 static_cast<uint32_t>(cursor.first + pair.dst_index));
       if (counter_ != nullptr) check_counter_of(*counter_, pair, written_.back());
       // A tensor copied onto or swapped with itself stays as it is.
-      const bool moves_bits = of.op == Op::kCopy || of.op == Op::kSwap;
+      const bool moves_bits = of == Op::kCopy || of == Op::kSwap;
       if (moves_bits && same_place(pair) && !kept_) continue;
-      add_pair(of.op, pair, targets[k], of.work, starts);
+      add_pair(of, pair, cursor.targets, follows, cursor.work, starts);
       starts = false;
     }
   }
@@ -151,12 +173,13 @@ void Plan::add_ranges(Op op, const Pair& pair, Targets::Role role, uint32_t numb
   written_.push_back(dst);
 }
 
-void Plan::add_pair(Op op, const Pair& pair, const Targets& target, const Work& work, bool starts) {
-  const bool follows = target.role != Targets::kAverage;
+void Plan::add_pair(Op op, const Pair& pair, const Targets& target, bool follows, const Work& work,
+                    bool starts) {
   const bool on_cuda = pair.dst().device.type == DeviceType::kCuda;
   if (kept_) {
     places_.push_back({work, on_cuda, target.role != Targets::kView,
-                       static_cast<uint32_t>(pair.index), on_cuda ? cuda_.size() : cpu_.size()});
+                       static_cast<uint32_t>(pair.src_index),
+                       on_cuda ? cuda_.size() : cpu_.size()});
   }
   if (on_cuda) {
     const CudaWork device = cuda_work(op, work, pair);
@@ -166,8 +189,8 @@ void Plan::add_pair(Op op, const Pair& pair, const Targets& target, const Work& 
   }
   const CpuKernels kernels = cpu_kernels(op, work);
   cpu_.add({kernels.blend, kernels.copy, static_cast<char*>(pair.dst().data),
-            static_cast<char*>(pair.src().data), pair.dst().numel * work.per_element,
-            work.dst_step, work.src_step, 0, 0, static_cast<int16_t>(target.average), follows},
+            static_cast<char*>(pair.src().data), pair.dst().numel * work.per_element, work.dst_step,
+            work.src_step, 0, 0, static_cast<int16_t>(target.average), follows},
            starts);
 }
 
@@ -182,7 +205,9 @@ std::string Plan::name_of(const Range& range) const {
   for (const Names& candidate : names_) {
     if (candidate.first <= range.pair) names = &candidate;
   }
-  return item_name(range.side == 0 ? names->dst : names->src, range.pair - names->first);
+  const size_t item = range.pair - names->first;
+  if (range.side == 0) return item_name(names->dst, item);
+  return item_name(names->src, names->of.empty() ? item : names->of[item]);
 }
 
 bool Plan::matches(const std::vector<Buffer>& values) {
@@ -202,8 +227,8 @@ bool Plan::rebind(const std::vector<Buffer>& values) {
     const uintptr_t data = place.reads_value ? address(place.value) : alignment;
     if (data == 0 || data % alignment != 0) return false;
   }
-  // The new ranges are checked before anything is taken over. Those that are read stand in the order
-  // of the places that read a value.
+  // The new ranges are checked before anything is taken over. Those that are read stand in the
+  // order of the places that read a value.
   std::vector<Range> read = read_;
   size_t next = 0;
   for (const Place& place : places_) {

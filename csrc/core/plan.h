@@ -15,7 +15,7 @@
 
 namespace swa_fast {
 
-// One list of targets: its item i belongs to value i.
+// One list of targets: its item i belongs to value i, or to value of[i].
 struct Targets {
   enum Role {
     kAverage,  // moved by the snapshots of its average
@@ -25,8 +25,11 @@ struct Targets {
   const char* name;
   const std::vector<Buffer>& buffers;
   Role role = kAverage;
-  int average = 0;  // whose action counts
-  int shown = -1;   // of a view: the index, in the lists of the call, of what it shows
+  int average = 0;              // whose action counts
+  int shown = -1;               // of a view: the index, in the lists of the call, of what it shows
+  std::vector<size_t> of = {};  // in ascending order; empty: every value has a target
+  std::vector<size_t> copied =
+      {};  // in ascending order: the items that are copied, whatever `role`
 };
 
 // The checks of a plan that need no more than the devices of the buffers: equal lengths, both sides
@@ -78,8 +81,11 @@ class Plan {
     size_t first;
     const char* dst;
     const char* src;
+    std::vector<size_t> of;  // as in Targets
   };
-  void add_pair(Op op, const Pair& pair, const Targets& target, const Work& work, bool starts);
+  struct Cursor;
+  void add_pair(Op op, const Pair& pair, const Targets& target, bool follows, const Work& work,
+                bool starts);
   void add_ranges(Op op, const Pair& pair, Targets::Role role, uint32_t number);
   std::string name_of(const Range& range) const;
   bool rebind(const std::vector<Buffer>& values);

@@ -37,12 +37,17 @@ struct Counter {
 // One pair, with what is needed to name it in a message.
 struct Pair {
   const TensorLists& lists;
-  size_t index;
+  size_t dst_index;
+  size_t src_index;
 
-  const Buffer& dst() const { return lists.dst[index]; }
-  const Buffer& src() const { return lists.src[index]; }
-  std::string dst_name() const { return item_name(lists.dst_name, index); }
-  std::string src_name() const { return item_name(lists.src_name, index); }
+  Pair(const TensorLists& of, size_t index) : Pair(of, index, index) {}
+  Pair(const TensorLists& of, size_t dst_at, size_t src_at)
+      : lists(of), dst_index(dst_at), src_index(src_at) {}
+
+  const Buffer& dst() const { return lists.dst[dst_index]; }
+  const Buffer& src() const { return lists.src[src_index]; }
+  std::string dst_name() const { return item_name(lists.dst_name, dst_index); }
+  std::string src_name() const { return item_name(lists.src_name, src_index); }
 
   // "averages[3] has shape (2, 3), values[3] has shape (3, 2)"
   std::string differ(const char* what, const std::string& dst_has,
@@ -50,13 +55,13 @@ struct Pair {
     return dst_name() + " has " + what + " " + dst_has + ", " + src_name() + " has " + what + " " +
            src_has;
   }
-  Refusal refusal(const char* rule) const { return {rule, static_cast<int64_t>(index)}; }
+  Refusal refusal(const char* rule) const { return {rule, static_cast<int64_t>(src_index)}; }
 };
 
 // What a pair's elements are to the kernels.
 struct Work {
-  bool floating;     // numbers of the two storage types; else bytes
-  StorageType dst;   // if floating
+  bool floating;    // numbers of the two storage types; else bytes
+  StorageType dst;  // if floating
   StorageType src;
   int per_element;   // numbers, or bytes, in one element of the tensor
   int32_t dst_step;  // bytes per number; of bytes, 1

@@ -92,8 +92,8 @@ void Launch::add(const Kernels& kernels, int device, void* dst, void* src, int64
                              static_cast<char*>(src) + done * kernel.src_size, part});
     group.tiles += (part + tile - 1) / tile;
   }
-  pairs_.push_back({static_cast<uint32_t>(index), first,
-                    static_cast<uint32_t>(group.entries.size()) - first});
+  pairs_.push_back(
+      {static_cast<uint32_t>(index), first, static_cast<uint32_t>(group.entries.size()) - first});
 }
 
 bool Launch::set_source(size_t index, void* src) {
@@ -145,8 +145,8 @@ void Launch::run_groups(const Backend& backend, const Action* actions, const Str
                         bool followers) const {
   for (const Group& group : groups_) {
     const Action& action = actions[group.average];
-    const bool idle = action.kind == Action::kNothing ||
-                      (action.kind == Action::kKeep && !group.follows);
+    const bool idle =
+        action.kind == Action::kNothing || (action.kind == Action::kKeep && !group.follows);
     if (idle || group.follows != followers) continue;
     const Kernel& kernel =
         action.kind == Action::kBlend ? *group.kernels.blend : *group.kernels.copy;

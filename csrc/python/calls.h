@@ -20,7 +20,7 @@ void set_threads(pybind11::handle count);
 
 // Numbers that users give. Each throws the Error, or the Python error, that names the argument.
 int64_t parse_integer(pybind11::handle value, const char* name);
-int64_t parse_count(pybind11::handle count);       // 0 to 2^53 - 1
-double parse_weight(pybind11::handle weight);      // 0 to 1
+int64_t parse_count(pybind11::handle count);   // 0 to 2^53 - 1
+double parse_weight(pybind11::handle weight);  // 0 to 1
 
 }  // namespace swa_fast

@@ -106,7 +106,8 @@ Example:
     array([2., 4.], dtype=float32)
 )";
 
-inline constexpr const char* kPrepared = R"(Prepared(values, targets, *, values_name="values", op="lerp")
+inline constexpr const char* kPrepared =
+    R"(Prepared(values, targets, *, values_name="values", op="lerp")
 
 Groups of one value and its targets, validated once and run at every step after a fresh look at each
 tensor. The engine behind the averagers; see _core.pyi for the methods.

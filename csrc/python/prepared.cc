@@ -1,7 +1,6 @@
 #include "python/prepared.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "core/error.h"
 #include "core/weight.h"
@@ -32,6 +31,16 @@ Targets::Role parse_role(const std::string& role) {
 bool look_at(PyObject* tensor, Buffer* buffer) {
   const Route& route = route_of(Py_TYPE(tensor));
   return route.kind == Route::kExchange && look_at_exchange(tensor, *route.api, buffer);
+}
+
+// A sequence of indices, or None for none.
+std::vector<size_t> indices_of(const py::handle& indices) {
+  std::vector<size_t> all;
+  if (indices.is_none()) return all;
+  for (const py::handle index : py::reinterpret_borrow<py::sequence>(indices)) {
+    all.push_back(index.cast<size_t>());
+  }
+  return all;
 }
 
 // The bound method nbytes of a torch tensor's storage; what tells that it was resized.
@@ -76,15 +85,16 @@ Prepared::Prepared(py::handle values, const char* values_name, py::handle target
       if (is_torch) torch_tensors.append(tensor);
     }
     list->torch_tensors = py::tuple(torch_tensors);
-    described.push_back(
-        {names.back().c_str(), tensors.buffers(), list->role, list->average, fields[3].cast<int>()});
+    described.push_back({names.back().c_str(), tensors.buffers(), list->role, list->average,
+                         fields[3].cast<int>(), indices_of(fields[6]), indices_of(fields[7])});
     lists_.push_back(std::move(list));
   }
   if (std::any_of(all.begin(), all.end(), [](const auto* list) { return list->any_cuda(); })) {
     for (size_t k = 0; k < imported.size(); ++k) {
-      check_devices({imported[k]->name(), value_list.name(), imported[k]->buffers(),
-                     value_list.buffers()},
-                    nullptr);
+      if (!described[k].of.empty()) continue;
+      check_devices(
+          {imported[k]->name(), value_list.name(), imported[k]->buffers(), value_list.buffers()},
+          nullptr);
     }
     choose_streams(all);  // exports what waited for a stream
     owners_ = find_owners(all);
@@ -192,8 +202,8 @@ bool Prepared::take_values(py::handle values, OwnedObjects* owned,
 void Prepared::mark_written(const std::vector<Action>& actions) const {
   for (const auto& list : lists_) {
     const Action::Kind kind = actions[static_cast<size_t>(list->average)].kind;
-    const bool written = list->role == Targets::kAverage ? kind > Action::kKeep
-                                                         : kind != Action::kNothing;
+    const bool written =
+        list->role == Targets::kAverage ? kind > Action::kKeep : kind != Action::kNothing;
     if (written && !list->torch_tensors.empty()) increment_versions(list->torch_tensors);
   }
 }
@@ -233,9 +243,7 @@ void Prepared::clear() {
 
 namespace {
 
-Prepared* prepared_of(PyObject* self) {
-  return py::cast<Prepared*>(py::handle(self));
-}
+Prepared* prepared_of(PyObject* self) { return py::cast<Prepared*>(py::handle(self)); }
 
 // Lets Python's collector free a model that holds its own averager.
 void make_collectable(PyHeapTypeObject* heap_type) {

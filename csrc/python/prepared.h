@@ -17,10 +17,10 @@ namespace swa_fast {
 
 class Prepared {
  public:
-  // values: a list of tensors. targets: tuples (name, role, average, shown, tensors, memory), see
-  // core/plan.h; `tensors` has one for each value, and all of them lie in the tensors of the list
-  // `memory`, which are looked at in their place; None: each in its own. op: "lerp" or "tfa_mean".
-  // Throws Error if a rule of the contract is broken.
+  // values: a list of tensors. targets: tuples (name, role, average, shown, tensors, memory, of,
+  // copied), see core/plan.h. All `tensors` lie in the tensors of the list `memory`, which are
+  // looked at in their place at each run; None: each in its own. `of` and `copied`: indices, or
+  // None. op: "lerp" or "tfa_mean". Throws Error if a rule of the contract is broken.
   Prepared(pybind11::handle values, const char* values_name, pybind11::handle targets,
            const std::string& op);
 

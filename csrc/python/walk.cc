@@ -134,8 +134,8 @@ bool Walk::collect(OwnedObjects* tensors) const {
     for (int kind = 0; kind < kNumKinds; ++kind) {
       if (kind == kBuffers && !with_buffers_) continue;
       const py::object entries = dict_in(dict.ptr(), name_of(kind));
-      if (!entries || !same_members(entries.ptr(), static_cast<Kind>(kind),
-                                    modules_[i].count[kind], &next, tensors, &modules)) {
+      if (!entries || !same_members(entries.ptr(), static_cast<Kind>(kind), modules_[i].count[kind],
+                                    &next, tensors, &modules)) {
         return false;
       }
     }

@@ -75,8 +75,8 @@ class Walk {
   };
   struct Recorder;
 
-  bool same_members(PyObject* dict, Kind kind, uint32_t count, size_t* next,
-                    OwnedObjects* tensors, OwnedObjects* modules) const;
+  bool same_members(PyObject* dict, Kind kind, uint32_t count, size_t* next, OwnedObjects* tensors,
+                    OwnedObjects* modules) const;
 
   pybind11::object root_;
   bool with_buffers_ = false;

@@ -53,12 +53,20 @@ def combine_(
 ) -> None: ...
 def tfa_mean_(averages: Iterable[Any], values: Iterable[Any], count: SupportsIndex) -> None: ...
 
-# One list of targets, item i of which belongs to value i: its name in errors, "values" say; its role;
-# the number of the average whose snapshots move it; of a view, the index of the list of targets that
-# it shows, else -1; the tensors; and the tensors in whose memory they all lie and which are looked
-# at anew at each run, or None where that is each of them itself.
+# One list of targets: its name in errors; its role; the number of the average whose snapshots move
+# it; of a view, the index of the list of targets that it shows, which has one for each value, else
+# -1; the tensors; the tensors in whose memory they all lie and which are looked at anew at each run,
+# or None where that is each of them itself; to which values they belong, in ascending order, None if
+# each value has one; which of them are copied and not averaged.
 _Targets = tuple[
-    str, Literal["average", "copy", "view"], int, int, Sequence[Any], Sequence[Any] | None
+    str,
+    Literal["average", "copy", "view"],
+    int,
+    int,
+    Sequence[Any],
+    Sequence[Any] | None,
+    Sequence[int] | None,
+    Sequence[int] | None,
 ]
 
 class Prepared:
