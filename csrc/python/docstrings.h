@@ -106,6 +106,12 @@ Example:
     array([2., 4.], dtype=float32)
 )";
 
+inline constexpr const char* kIdentitiesOf = R"(identities_of(objects)
+
+Returns the ``__dict__`` of each object: something that is never that of another object as long as it
+is kept, and whose being kept does not keep the object.
+)";
+
 inline constexpr const char* kPrepared =
     R"(Prepared(values, targets, *, values_name="values", op="lerp")
 

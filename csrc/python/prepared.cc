@@ -71,7 +71,6 @@ Prepared::Prepared(py::handle values, const char* values_name, py::handle target
     imported.push_back(std::make_unique<ImportedList>(fields[4], names.back().c_str()));
     ImportedList& tensors = *imported.back();
     all.push_back(&tensors);
-    list->count = tensors.buffers().size();
     const bool own = fields[5].is_none();
     const ImportedList memory(own ? fields[4] : fields[5], names.back().c_str());
     py::list torch_tensors;
@@ -108,12 +107,10 @@ bool Prepared::watch_values(py::handle module, py::handle values, bool with_buff
   return values_walk_.record(module, values, with_buffers, lists_plainly);
 }
 
-bool Prepared::watch_targets(py::handle module, size_t list, bool with_buffers,
+bool Prepared::watch_targets(py::handle module, py::handle tensors, bool with_buffers,
                              py::handle lists_plainly) {
-  List& watched = *lists_.at(list);
-  py::list tensors;
-  for (const Memory& memory : watched.memory) tensors.append(memory.tensor);
-  return watched.walk.record(module, tensors, with_buffers, lists_plainly);
+  watched_targets_ = py::len(tensors);
+  return targets_walk_.record(module, tensors, with_buffers, lists_plainly);
 }
 
 std::vector<Action> Prepared::parse_actions(py::handle actions) const {
@@ -138,12 +135,12 @@ std::vector<Action> Prepared::parse_actions(py::handle actions) const {
 }
 
 bool Prepared::targets_are_same() const {
+  if (targets_walk_.active()) {
+    OwnedObjects live;
+    live.resize(watched_targets_);
+    if (!targets_walk_.collect(&live)) return false;
+  }
   for (const auto& list : lists_) {
-    if (list->walk.active()) {
-      OwnedObjects live;
-      live.resize(list->memory.size());
-      if (!list->walk.collect(&live)) return false;
-    }
     for (const Memory& memory : list->memory) {
       const Route& route = route_of(Py_TYPE(memory.tensor.ptr()));
       void* data = nullptr;
@@ -225,8 +222,8 @@ bool Prepared::run(py::handle actions, py::handle values) {
 
 int Prepared::traverse(visitproc visit, void* arg) const {
   if (const int stop = values_walk_.traverse(visit, arg)) return stop;
+  if (const int stop = targets_walk_.traverse(visit, arg)) return stop;
   for (const auto& list : lists_) {
-    if (const int stop = list->walk.traverse(visit, arg)) return stop;
     Py_VISIT(list->torch_tensors.ptr());
     for (const Memory& memory : list->memory) {
       Py_VISIT(memory.tensor.ptr());
@@ -238,6 +235,7 @@ int Prepared::traverse(visitproc visit, void* arg) const {
 
 void Prepared::clear() {
   values_walk_.forget();
+  targets_walk_.forget();
   lists_.clear();
 }
 
@@ -263,6 +261,7 @@ void make_collectable(PyHeapTypeObject* heap_type) {
 }  // namespace
 
 void bind_prepared(py::module_* m) {
+  m->def("identities_of", &identities_of, py::arg("objects"), doc::kIdentitiesOf);
   py::class_<Prepared>(*m, "Prepared", py::custom_type_setup(make_collectable), doc::kPrepared)
       .def(py::init([](py::handle values, py::handle targets, const std::string& values_name,
                        const std::string& op) {
@@ -272,7 +271,7 @@ void bind_prepared(py::module_* m) {
            py::arg("op") = "lerp")
       .def("watch_values", &Prepared::watch_values, py::arg("module"), py::arg("values"),
            py::arg("with_buffers"), py::arg("lists_plainly"))
-      .def("watch_targets", &Prepared::watch_targets, py::arg("module"), py::arg("list"),
+      .def("watch_targets", &Prepared::watch_targets, py::arg("module"), py::arg("tensors"),
            py::arg("with_buffers"), py::arg("lists_plainly"))
       .def("run", &Prepared::run, py::arg("actions"), py::arg("values") = py::none());
 }

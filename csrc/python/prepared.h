@@ -27,8 +27,9 @@ class Prepared {
   // From now on, values that are not given to run() are those of a module tree; see Walk::record.
   bool watch_values(pybind11::handle module, pybind11::handle values, bool with_buffers,
                     pybind11::handle lists_plainly);
-  // The same for the targets of one list, which then must be where the module has them.
-  bool watch_targets(pybind11::handle module, size_t list, bool with_buffers,
+  // From now on, `tensors` must be where the module's tree has them, or run() returns false. For
+  // targets that belong to a module.
+  bool watch_targets(pybind11::handle module, pybind11::handle tensors, bool with_buffers,
                      pybind11::handle lists_plainly);
 
   // Takes a snapshot. actions: for each average None (not due), the count of a mean (int), or the
@@ -54,8 +55,6 @@ class Prepared {
     int average;
     std::vector<Memory> memory;
     pybind11::tuple torch_tensors;  // those whose writes torch must be told of
-    Walk walk;
-    size_t count;
   };
 
   std::vector<Action> parse_actions(pybind11::handle actions) const;
@@ -72,6 +71,8 @@ class Prepared {
   size_t count_ = 0;
   int averages_ = 1;
   Walk values_walk_;
+  Walk targets_walk_;
+  size_t watched_targets_ = 0;
   std::vector<std::unique_ptr<List>> lists_;
   StreamOwners owners_;
 };

@@ -123,6 +123,20 @@ bool Walk::same_members(PyObject* dict, Kind kind, uint32_t count, size_t* next,
   return same;
 }
 
+py::list identities_of(py::handle objects) {
+  py::list identities;
+  for (const py::handle object : objects) {
+    PyObject* const dict = PyObject_GenericGetDict(object.ptr(), nullptr);
+    if (dict == nullptr) {
+      PyErr_Clear();
+      identities.append(object);
+    } else {
+      identities.append(py::reinterpret_steal<py::object>(dict));
+    }
+  }
+  return identities;
+}
+
 bool Walk::collect(OwnedObjects* tensors) const {
   OwnedObjects modules;
   modules.resize(modules_.size());

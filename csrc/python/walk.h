@@ -84,4 +84,9 @@ class Walk {
   std::vector<Member> members_;
 };
 
+// For each object its __dict__, as a list: an object that lives at least as long, belongs to it
+// alone, and does not keep it alive. Where it is kept, it is never that of another object, as an
+// address can be. Of an object without one, the object itself.
+pybind11::list identities_of(pybind11::handle objects);
+
 }  // namespace swa_fast

@@ -53,6 +53,9 @@ def combine_(
 ) -> None: ...
 def tfa_mean_(averages: Iterable[Any], values: Iterable[Any], count: SupportsIndex) -> None: ...
 
+# For each object its __dict__: kept, it is never that of another object, and keeps no object alive.
+def identities_of(objects: Iterable[Any]) -> list[Any]: ...
+
 # One list of targets: its name in errors; its role; the number of the average whose snapshots move
 # it; of a view, the index of the list of targets that it shows, which has one for each value, else
 # -1; the tensors; the tensors in whose memory they all lie and which are looked at anew at each run,
@@ -88,9 +91,13 @@ class Prepared:
         with_buffers: bool,
         lists_plainly: Callable[[type], bool],
     ) -> bool: ...
-    # The same for one list of targets, which then must be where the module has them.
+    # From now on `tensors`, targets that belong to a module, must be where its tree has them.
     def watch_targets(
-        self, module: Any, list: int, with_buffers: bool, lists_plainly: Callable[[type], bool]
+        self,
+        module: Any,
+        tensors: Sequence[Any],
+        with_buffers: bool,
+        lists_plainly: Callable[[type], bool],
     ) -> bool: ...
     # Takes a snapshot. For each average: None if it is not due, the count of a mean (int), or the
     # weight of the value (float). False, and nothing was written, if the tensors are not those that

@@ -32,9 +32,9 @@ def made() -> Any:
 def copier(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the copies of an offloaded averager when it is told to; on the CPU."""
     from offload_tools import SlowCopier
-    from swa_fast.torch import weight_averager
+    from swa_fast.torch import averager
 
-    monkeypatch.setattr(weight_averager, "offloads", lambda device, values: device is not None)
+    monkeypatch.setattr(averager, "offloads", lambda device, values: device is not None)
     return SlowCopier()
 
 

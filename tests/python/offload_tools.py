@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from swa_fast.torch import WeightAverager
-from swa_fast.torch._offload import Offload
+from swa_fast.torch.offload import Offload
 
 
 class SlowCopies:

@@ -16,10 +16,10 @@ except ImportError as error:
 from torch.optim.swa_utils import SWALR, get_ema_avg_fn, get_swa_avg_fn
 
 from .averaged_model import AveragedModel
+from .averager import WeightAverager
 from .batch_norm import update_bn
 from .multi_avg import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 from .optimizer import SWA
-from .weight_averager import WeightAverager
 
 __all__ = [
     "SWA",

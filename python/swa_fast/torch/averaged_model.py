@@ -8,11 +8,22 @@ from typing import Any
 import torch
 from torch.optim import swa_utils
 
-from . import _fused
-from ._half_precision import HALF_DTYPES, Float32Averages
-from ._overlap import require_writable
-from ._parameters import describe_mismatch, parameters_and_buffers, unwrapped
+from swa_fast import _core
+
+from . import pairs
+from .half_precision import Float32Averages, half_tensors
 from .multi_avg import EmaMultiAvg, SwaMultiAvg
+from .overlap import require_writable
+from .source import (
+    Named,
+    describe_mismatch,
+    lists_plainly,
+    named_tensors,
+    parameters_and_buffers,
+    unwrapped,
+)
+
+_REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
 
 
 class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
@@ -29,6 +40,8 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
       each update (4 bytes of memory per such element). The float32 averages are pickled with the
       model, but are not in the state dict, whose keys are torch's.
     - Integer buffers are copied, also under ``use_buffers=True``, where torch truncates a mean.
+    - Parameters are matched by name where both models have the same names, else by their order, as
+      torch does. One that is still the same tensor keeps its average, whatever its name is now.
     - A model whose parameters do not match is refused by name before anything is written.
 
     Args:
@@ -63,6 +76,8 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         super().__init__(model, device, avg_fn, multi_avg_fn, use_buffers)
         self._float32 = Float32Averages()
         self._count = HostCount()
+        self._bound: _Bound | None = None
+        self._known: dict[int, tuple[Any, int]] = {}
 
     def update_parameters(self, model: Any) -> None:
         """Takes the parameters of ``model`` into the average.
@@ -83,77 +98,147 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         count_tensor = self.n_averaged
         require_writable(count_tensor, "n_averaged")
         count = self._count.read(count_tensor)
-        averages, own_buffers = parameters_and_buffers(self.module)
-        values, buffers = parameters_and_buffers(model)
-        if len(own_buffers) != len(buffers):
-            raise ValueError(self._mismatch(model))
-        copied: tuple[list[Any], list[Any]] = (own_buffers, buffers)
-        if self.use_buffers and own_buffers:
-            copied = ([], [])
-            for own, buffer in zip(own_buffers, buffers, strict=True):
-                is_averaged = own.is_floating_point() or own.is_complex()
-                into = (averages, values) if is_averaged else copied
-                into[0].append(own)
-                into[1].append(buffer)
         decay = multi_avg_fn.decay if isinstance(multi_avg_fn, EmaMultiAvg) else None
-        try:
-            self._average(averages, values, count, decay, copied if copied[0] else None)
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            mismatch = self._mismatch(model)
-            if mismatch is None:
-                raise
-            raise ValueError(mismatch) from error
+        weight = count if decay is None or count == 0 else 1.0 - decay
+        root = unwrapped(model)
+        if not self._run_bound(root, weight):
+            self._bind_and_run(root, weight)
         with torch.no_grad():
             count_tensor.add_(1)
         self._count.wrote(count_tensor, count + 1)
 
-    def _average(
-        self,
-        shown: list[Any],
-        values: list[Any],
-        count: int,
-        decay: float | None,
-        copied: tuple[list[Any], list[Any]] | None,
-    ) -> None:
-        averages = shown
-        halves: list[Any] = []
-        float32: list[Any] = []
-        if not HALF_DTYPES.isdisjoint({tensor.dtype for tensor in shown}):
-            halves = [tensor for tensor in shown if tensor.dtype in HALF_DTYPES]
-            float32 = self._float32.of(halves)
-            in_order = iter(float32)
-            averages = [next(in_order) if t.dtype in HALF_DTYPES else t for t in shown]
-        if decay is None or count == 0:
-            _fused.running_mean_(averages, values, count, copies=copied, any_device=True)
-        else:
-            _fused.lerp_(averages, values, 1.0 - decay, copies=copied, any_device=True)
-        if halves:
-            _fused.copy_(halves, float32)
-            self._float32.mark(halves)
+    def _run_bound(self, root: Any, weight: int | float) -> bool:
+        """Takes the snapshot by what was prepared, if that still holds."""
+        bound = self._bound
+        if bound is None or bound.root is not root or not self._float32.are_current(bound.halves):
+            return False
+        if not bound.prepared.run([weight]):
+            return False
+        if bound.halves:
+            self._float32.mark(bound.halves)
+        return True
 
-    def _mismatch(self, model: Any) -> str | None:
-        ours = _parameters_then_buffers(self.module)
-        theirs = _parameters_then_buffers(unwrapped(model))
-        whole = (ours[0] + ours[1], theirs[0] + theirs[1])
-        # Then apart, because a parameter of one may be a buffer of the other.
-        for own, other in (whole, *zip(ours, theirs, strict=True)):
-            names, averages = [name for name, _ in own], [tensor for _, tensor in own]
-            values = [tensor for _, tensor in other]
-            mismatch = describe_mismatch(names, averages, values, any_device=True)
+    def _bind_and_run(self, root: Any, weight: int | float) -> None:
+        """Matches the two models, prepares the pass where native code serves it, and makes it."""
+        self._bound = None
+        if isinstance(weight, int) and weight < 0:
+            raise ValueError(f"count must be >= 0. Received: {weight}")
+        own = named_tensors(self.module, True)
+        theirs = self._matched(own, named_tensors(root, True))
+        shown, values = [one.tensor for one in own], [one.tensor for one in theirs]
+        copied = [
+            index
+            for index, one in enumerate(own)
+            if (one.is_buffer and not self.use_buffers)
+            or not (one.tensor.is_floating_point() or one.tensor.is_complex())
+        ]
+        try:
+            self._snapshot(root, shown, values, copied, weight)
+        except _REFUSALS as error:
+            labels = [one.label for one in own]
+            mismatch = describe_mismatch(labels, shown, values, any_device=True)
+            if mismatch is None:
+                raise
+            raise ValueError(f"{_NO_MATCH}: {mismatch}") from error
+        self._known = {
+            id(identity): (identity, index)
+            for index, identity in enumerate(_core.identities_of(values))
+        }
+
+    def _snapshot(
+        self, root: Any, shown: list[Any], values: list[Any], copied: list[int], weight: int | float
+    ) -> None:
+        apart = set(copied)
+        half = [index for index in half_tensors(shown) if index not in apart]
+        halves = [shown[index] for index in half]
+        averages = list(shown)
+        for index, average in zip(half, self._float32.of(halves), strict=True):
+            averages[index] = average
+        prepared = self._prepare(root, shown, averages, values, copied, half)
+        if prepared is not None:
+            if not prepared.run([weight], values):
+                raise RuntimeError("the model was changed by another thread during the update")
+            watched = prepared.watch_values(root, values, True, lists_plainly)
+            if watched and prepared.watch_targets(self.module, shown, True, lists_plainly):
+                self._bound = _Bound(root, prepared, halves)
+        else:
+            pairs.take_snapshots([(averages, weight)], values, copied, any_device=True)
+            if halves:
+                pairs.copy_(halves, [averages[index] for index in half])
+        self._float32.mark(halves)
+
+    def _prepare(
+        self,
+        root: Any,
+        shown: list[Any],
+        averages: list[Any],
+        values: list[Any],
+        copied: list[int],
+        half: list[int],
+    ) -> _core.Prepared | None:
+        """Returns the pass prepared, or None where native code does not serve all of it."""
+        if not all(pairs.is_served(device) for device in {t.device for t in (*shown, *values)}):
+            return None
+        within = set(half)
+        memory = None
+        targets: list[Any] = []
+        if half:
+            memory = [tensor for index, tensor in enumerate(shown) if index not in within]
+            memory += self._float32.blocks
+        targets.append(("averages", "average", 0, -1, averages, memory, None, copied))
+        if half:
+            shown_half = [shown[index] for index in half]
+            targets.append(("shown", "view", 0, 0, shown_half, None, half, None))
+        try:
+            return _core.Prepared(values, targets)
+        except _REFUSALS:
+            return None  # torch may serve some of the pairs; what it would not mend is raised there
+
+    def _matched(self, own: list[Named], theirs: list[Named]) -> list[Named]:
+        """Returns the tensor of the model that goes into each of ours."""
+        matched: list[Any] = [None] * len(own)
+        rest = []
+        identities = _core.identities_of([one.tensor for one in theirs])
+        for one, identity in zip(theirs, identities, strict=True):
+            _, index = self._known.get(id(identity), (None, -1))
+            if 0 <= index < len(own) and own[index].is_buffer == one.is_buffer:
+                matched[index] = one
+            else:
+                rest.append(one)
+        by_name = {
+            (alias, one.is_buffer): index for index, one in enumerate(own) for alias in one.aliases
+        }
+        unnamed = []
+        for one in rest:
+            keys = ((alias, one.is_buffer) for alias in one.aliases)
+            index = next((by_name[key] for key in keys if key in by_name), -1)
+            if index >= 0 and matched[index] is None:
+                matched[index] = one
+            else:
+                unnamed.append(one)
+        if not unnamed and None not in matched:
+            return matched
+        # Other names: by order, as torch does, if the models are alike otherwise.
+        for kind in (False, True):
+            ours = [one for one in own if one.is_buffer == kind]
+            others = [one for one in theirs if one.is_buffer == kind]
+            labels, shown = [one.label for one in ours], [one.tensor for one in ours]
+            values = [one.tensor for one in others]
+            mismatch = describe_mismatch(labels, shown, values, any_device=True)
             if mismatch is not None:
-                return f"the model does not match the averaged model: {mismatch}"
-        return None
+                raise ValueError(f"{_NO_MATCH}: {mismatch}")
+        return theirs
 
     def _half_tensors(self) -> list[Any]:
         parameters, buffers = parameters_and_buffers(self.module)
         listed = parameters + buffers if self.use_buffers else parameters
-        return [tensor for tensor in listed if tensor.dtype in HALF_DTYPES]
+        return [listed[index] for index in half_tensors(listed)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what to pickle: torch's state and the float32 averages."""
         state = self.__dict__.copy()
         state["_float32"] = self._float32.copy_for(self._half_tensors())
-        del state["_count"]
+        del state["_count"], state["_bound"], state["_known"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -161,6 +246,20 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         super().__setstate__(state)
         self._float32 = Float32Averages.restored(state["_float32"], self._half_tensors())
         self._count = HostCount()
+        self._bound = None
+        self._known = {}
+
+
+_NO_MATCH = "the model does not match the averaged model"
+
+
+class _Bound:
+    """A prepared pass, and what it was prepared for."""
+
+    __slots__ = ("halves", "prepared", "root")
+
+    def __init__(self, root: Any, prepared: _core.Prepared, halves: list[Any]) -> None:
+        self.root, self.prepared, self.halves = root, prepared, halves
 
 
 class HostCount:
@@ -190,9 +289,3 @@ class HostCount:
     @staticmethod
     def _mark_of(tensor: Any) -> Any:
         return object() if tensor.is_inference() else (tensor._version, tensor.data_ptr())
-
-
-def _parameters_then_buffers(module: Any) -> tuple[list[Any], list[Any]]:
-    parameters, buffers = list(module.named_parameters()), list(module.named_buffers())
-    listed = {id(tensor) for _, tensor in parameters}
-    return parameters, [item for item in buffers if id(item[1]) not in listed]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import _fused
+from . import pairs
 
 
 def check_decay(decay: Any) -> float:
@@ -29,7 +29,7 @@ class SwaMultiAvg:
             values: tensors of the same shapes.
             num_averaged: an int, or torch's count tensor (read here, if it is on a device: a sync).
         """
-        _fused.running_mean_(averages, values, int(num_averaged))
+        pairs.running_mean_(averages, values, int(num_averaged))
 
 
 class EmaMultiAvg:
@@ -44,7 +44,7 @@ class EmaMultiAvg:
 
         The first value is copied by the caller, as ``AveragedModel`` does.
         """
-        _fused.lerp_(averages, values, 1.0 - self.decay)
+        pairs.lerp_(averages, values, 1.0 - self.decay)
 
 
 def get_swa_multi_avg_fn() -> SwaMultiAvg:

@@ -9,9 +9,8 @@ import torch
 
 from swa_fast._schedule import check_integer
 
-from ._parameters import unique
-from ._state import check_state
-from .weight_averager import WeightAverager
+from .averager import WeightAverager
+from .source import unique
 
 _OWN = "averager"
 
@@ -90,7 +89,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
             "device": device,
             "nonfinite": nonfinite,
         }
-        self.averager = WeightAverager(_parameters_of(optimizer), **self._config)
+        self.averager = WeightAverager(_named_parameters_of(optimizer), **self._config)
         self._register()
 
     def _register(self) -> None:
@@ -107,13 +106,13 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
     def _follow_groups(self) -> None:
         """Takes up parameters that were added to the wrapped optimizer since."""
         averager, current = self.averager, _parameters_of(self.optimizer)
-        known = averager._source.tensors()
-        if len(current) == len(known):
-            averager._source.replace(current)
+        known = len(averager.names)
+        if len(current) == known:
+            averager.follow(current)
             return
-        _require_no_snapshot(averager, f"{len(current)} tensors for {len(known)} averages")
-        self.averager = WeightAverager(current, **self._config)
-        self.averager._continue_from(averager)
+        _require_no_snapshot(averager, f"{len(current)} tensors for {known} averages")
+        self.averager = WeightAverager(_named_parameters_of(self.optimizer), **self._config)
+        self.averager.continue_from(averager)
 
     def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
         """Makes a step of the wrapped optimizer; a snapshot follows if one is due."""
@@ -175,8 +174,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
             )
         self._follow_groups()
         averager = self.averager
-        averager._require_not_swapped("load_state_dict()")
-        check_state(averager._source.names, averager._averages, state_dict[_OWN])
+        averager.check_loadable(state_dict[_OWN])
         rest = {key: value for key, value in state_dict.items() if key != _OWN}
         before = self.optimizer.state_dict()
         self.optimizer.load_state_dict(rest)
@@ -234,6 +232,18 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
 
 def _parameters_of(optimizer: Any) -> list[Any]:
     return unique(tensor for group in optimizer.param_groups for tensor in group["params"])
+
+
+def _named_parameters_of(optimizer: Any) -> list[Any]:
+    """Returns the parameters with their names, where the optimizer was given names for all."""
+    names = [group.get("param_names") for group in optimizer.param_groups]
+    if any(name is None for name in names):
+        return _parameters_of(optimizer)
+    named: dict[int, tuple[str, Any]] = {}
+    for group in optimizer.param_groups:
+        for name, tensor in zip(group["param_names"], group["params"], strict=True):
+            named.setdefault(id(tensor), (name, tensor))
+    return list(named.values())
 
 
 def _require_no_snapshot(averager: WeightAverager, received: str) -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 
 @pytest.mark.parametrize(
-    "module", ["averaged_model", "batch_norm", "multi_avg", "optimizer", "weight_averager"]
+    "module", ["averaged_model", "batch_norm", "multi_avg", "optimizer", "averager"]
 )
 def test_examples(module: str) -> None:
     failed, attempted = doctest.testmod(importlib.import_module(f"swa_fast.torch.{module}"))

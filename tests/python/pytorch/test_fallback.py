@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 import swa_fast
+from swa_fast import _core
 from swa_fast.torch import (
     AveragedModel,
     WeightAverager,
-    _fused,
     get_ema_multi_avg_fn,
     get_swa_multi_avg_fn,
+    pairs,
 )
 from swa_fast.torch.averaged_model import HostCount
 from torch_reference import all_bits, make_net, snapshots
@@ -29,7 +30,7 @@ def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("native code was called")
 
-    monkeypatch.setattr(_fused, "is_served", lambda device: False)
+    monkeypatch.setattr(pairs, "is_served", lambda device: False)
     for name in ("running_mean_", "lerp_", "swap_", "copy_"):
         monkeypatch.setattr(swa_fast, name, never)
 
@@ -81,28 +82,28 @@ def test_a_device_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("no kernels for it")
 
     monkeypatch.setattr(swa_fast, "running_mean_", refuse)
-    _fused.is_served.cache_clear()
+    pairs.is_served.cache_clear()
     try:
         device = torch.device("meta")
-        assert [_fused.is_served(device) for _ in range(3)] == [False] * 3
+        assert [pairs.is_served(device) for _ in range(3)] == [False] * 3
         assert calls == [device]
-        assert _fused.is_served(torch.device("cpu"))
+        assert pairs.is_served(torch.device("cpu"))
     finally:
-        _fused.is_served.cache_clear()
+        pairs.is_served.cache_clear()
 
 
 def test_a_refusal_that_torch_would_not_mend_stands() -> None:
     with pytest.raises(ValueError, match="shape"):
-        _fused.running_mean_([torch.ones(2)], [torch.ones(3)], 1)
+        pairs.running_mean_([torch.ones(2)], [torch.ones(3)], 1)
     with pytest.raises(ValueError, match="equally long"):
-        _fused.copy_([torch.ones(2)], [])
+        pairs.copy_([torch.ones(2)], [])
     with pytest.raises(TypeError, match="must have the same dtype"):
-        _fused.swap_([torch.ones(2)], [torch.ones(2).double()])
+        pairs.swap_([torch.ones(2)], [torch.ones(2).double()])
     base = torch.ones(4)
     with pytest.raises(ValueError, match="overlap"):
-        _fused.running_mean_([base[:3], base[1:]], [torch.ones(3), torch.ones(3)], 1)
+        pairs.running_mean_([base[:3], base[1:]], [torch.ones(3), torch.ones(3)], 1)
     with pytest.raises(TypeError):
-        _fused.running_mean_([torch.ones(2)], [object()], 1)
+        pairs.running_mean_([torch.ones(2)], [object()], 1)
 
 
 def test_values_of_another_kind_are_converted_as_torch_does() -> None:
@@ -151,15 +152,15 @@ def test_a_count_on_a_device_is_read_only_after_someone_wrote_it() -> None:
 
 
 def test_what_does_not_match_is_refused_on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fused, "is_served", lambda device: False)
+    monkeypatch.setattr(pairs, "is_served", lambda device: False)
     one, other = torch.zeros(2), torch.ones(3)
-    for call in (_fused.copy_, _fused.swap_, lambda a, v: _fused.running_mean_(a, v, 1)):
+    for call in (pairs.copy_, pairs.swap_, lambda a, v: pairs.running_mean_(a, v, 1)):
         with pytest.raises(ValueError, match="shape"):
             call([one], [other])
         with pytest.raises(ValueError, match="equally long"):
             call([one], [])
     with pytest.raises(ValueError, match=r"copies\[0\]\[0\] has shape"):
-        _fused.running_mean_([one], [one + 1], 1, copies=([other], [one]))
+        pairs.running_mean_([one], [one + 1], 1, copies=([other], [one]))
     assert not one.any()
 
 
@@ -182,16 +183,23 @@ def test_parameters_and_buffers_go_in_one_native_call(
     net = make_net()
     averaged = AveragedModel(net, multi_avg_fn=make(), use_buffers=use_buffers)
     averager = WeightAverager(net, use_buffers=use_buffers)
-    counted = {
-        name: Counted(getattr(swa_fast, name)) for name in ("running_mean_", "lerp_", "copy_")
-    }
-    for name, function in counted.items():
+    others = [Counted(getattr(swa_fast, name)) for name in ("running_mean_", "lerp_", "copy_")]
+    for name, function in zip(("running_mean_", "lerp_", "copy_"), others, strict=True):
         monkeypatch.setattr(swa_fast, name, function)
+    done = []
+    run = _core.Prepared.run
+
+    def counted(self: Any, *args: Any) -> bool:
+        done.append(run(self, *args))
+        return done[-1]
+
+    monkeypatch.setattr(_core.Prepared, "run", counted)
     for calls, _ in enumerate(snapshots(net, 3)):
         averaged.update_parameters(net)
-        assert sum(function.calls for function in counted.values()) == 2 * calls + 1
+        assert done == [True] * (2 * calls + 1)
         averager.update()
-        assert sum(function.calls for function in counted.values()) == 2 * calls + 2
+        assert done == [True] * (2 * calls + 2)
+    assert sum(function.calls for function in others) == 0
     assert all_bits(averaged.module.buffers())[2] == all_bits(net.buffers())[2]  # a counter
 
 
@@ -205,18 +213,18 @@ def test_lazily_negated_tensors_keep_their_sign(average: Any, value: Any, negate
     y = torch._neg_view(y) if negated != "average" else y
     sign = 1.0 if negated == "average" else -1.0
     for weight, expected in ((1.0, 2.0), (0.0, 2.0), (0.25, 2.0)):
-        _fused.lerp_([x], [y], weight)
+        pairs.lerp_([x], [y], weight)
         assert x.tolist() == [sign * expected] * 3
     y.fill_(-4.0)
-    _fused.lerp_([x], [y], 0.5)
+    pairs.lerp_([x], [y], 0.5)
     assert x.tolist() == [(sign * 2.0 - 4.0) / 2] * 3
-    _fused.copy_([x], [y])
+    pairs.copy_([x], [y])
     assert x.tolist() == [-4.0] * 3
 
 
 def test_a_lazily_conjugated_average_is_written() -> None:
     held = torch.tensor([1 + 2j, 3 + 4j])
     plain = torch.zeros(2, dtype=torch.complex64)[::1]
-    _fused.lerp_([plain, held.conj()], [torch.ones(2) + 0j, torch.tensor([3 + 0j, 5 + 0j])], 0.5)
+    pairs.lerp_([plain, held.conj()], [torch.ones(2) + 0j, torch.tensor([3 + 0j, 5 + 0j])], 0.5)
     assert held.conj().tolist() == [2 - 1j, 4 - 2j]
     assert plain.tolist() == [0.5 + 0j] * 2

@@ -160,4 +160,4 @@ def test_a_copy_keeps_the_averages_of_the_tensors_that_nobody_wrote() -> None:
         ours.update_parameters(net)
         other.update_parameters(net)
     assert all_bits(ours.parameters()) == all_bits(other.parameters())
-    assert all_bits(ours._float32._averages) == all_bits(other._float32._averages)
+    assert all_bits(ours._float32.averages) == all_bits(other._float32.averages)

@@ -21,17 +21,17 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks  # noqa: E402
 
 from offload_tools import SlowCopier, make, make_with_a_snapshot, set_weights  # noqa: E402
 from swa_fast.torch import WeightAverager  # noqa: E402
-from swa_fast.torch._offload import CudaCopier, Offload, OffloadError  # noqa: E402
+from swa_fast.torch.offload import CudaCopier, Offload, OffloadError  # noqa: E402
 
 
 def test_update_returns_before_the_copies_are_made_and_reads_wait(copier: SlowCopier) -> None:
     model, averager = make(copier)
     set_weights(model, 4.0)
-    before = [x.clone() for x in averager._averages]
+    before = [x.clone() for x in averager._arenas[0].tensors]
     assert averager.update()
     assert averager.count == 1
     assert not copier.started[0].done.is_set()
-    assert all(torch.equal(a, b) for a, b in zip(averager._averages, before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(averager._arenas[0].tensors, before, strict=True))
     reading = threading.Timer(0.2, copier.started[0].finish.set)
     reading.start()
     assert all((a == 4.0).all() for a in averager.averages())
@@ -90,8 +90,8 @@ def test_an_optimizer_waits_for_what_it_is_about_to_write(copier: SlowCopier) ->
         lambda averager: averager.state_dict()["averages"]["weight"],
         lambda averager: averager.copy_to() or averager._source.module.weight,
         lambda averager: averager.swap() or averager._source.module.weight,
-        lambda averager: averager.to("cpu")._averages[0],
-        lambda averager: copy.deepcopy(averager)._averages[0],
+        lambda averager: averager.to("cpu")._arenas[0].tensors[0],
+        lambda averager: copy.deepcopy(averager)._arenas[0].tensors[0],
     ],
     ids=["state_dict", "copy_to", "swap", "to", "deepcopy"],
 )
@@ -147,8 +147,8 @@ def test_a_forked_child_does_not_hang(copier: SlowCopier) -> None:
 def test_the_process_exits_with_an_update_in_flight() -> None:
     code = """
 import threading, torch
-from swa_fast.torch import WeightAverager, weight_averager
-from swa_fast.torch._offload import Offload
+from swa_fast.torch import WeightAverager, averager
+from swa_fast.torch.offload import Offload
 class Copies:
     pending = ()
     def hold_back_writers(self): pass
@@ -158,7 +158,7 @@ class Copies:
 class Copier:
     def stage(self, value): return torch.zeros_like(value.detach())
     def start(self, staging, values): return Copies()
-weight_averager.offloads = lambda device, values: True
+averager.offloads = lambda device, values: True
 averager = WeightAverager(torch.nn.Linear(300, 300), device="cpu")
 averager._offload = Offload(Copier())
 averager.update()

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from swa_fast.torch import AveragedModel, WeightAverager, _fused
+from swa_fast.torch import AveragedModel, WeightAverager, pairs
 
 
 class Views(nn.Module):
@@ -67,14 +67,14 @@ def test_a_written_value_of_another_pair_and_an_own_one() -> None:
     base = torch.arange(8.0).reshape(2, 4)
     one, other = base[:, ::2], torch.ones(2, 2)
     with pytest.raises(ValueError, match=r"averages\[0\] and values\[1\] overlap"):
-        _fused.running_mean_([one, other], [torch.ones(2, 2), one], 1)
+        pairs.running_mean_([one, other], [torch.ones(2, 2), one], 1)
     with pytest.raises(ValueError, match=r"overlap in memory"):
-        _fused.running_mean_([one], [base[:, 1:3]], 1)  # its own, moved by one
+        pairs.running_mean_([one], [base[:, 1:3]], 1)  # its own, moved by one
     with pytest.raises(ValueError, match=r"copies\[0\]\[0\] and values\[0\] overlap"):
-        _fused.running_mean_([other], [base[:, 2:]], 1, copies=([one], [torch.ones(2, 2)]))
-    _fused.running_mean_([one], [one], 1)
-    _fused.copy_([one], [one])
-    _fused.swap_([one], [one])
+        pairs.running_mean_([other], [base[:, 2:]], 1, copies=([one], [torch.ones(2, 2)]))
+    pairs.running_mean_([one], [one], 1)
+    pairs.copy_([one], [one])
+    pairs.swap_([one], [one])
     assert torch.equal(base, torch.arange(8.0).reshape(2, 4))
 
 
@@ -133,9 +133,9 @@ def test_values_that_cannot_be_read_are_refused_by_name(bad: Any, message: str |
 @pytest.mark.parametrize("served", [True, False])
 def test_complex_and_real_do_not_mix(served: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not served:
-        monkeypatch.setattr(_fused, "is_served", lambda device: False)
+        monkeypatch.setattr(pairs, "is_served", lambda device: False)
     for one, other in ((torch.zeros(2), torch.ones(2) * 1j), (torch.zeros(2) * 1j, torch.ones(2))):
-        for call in (_fused.copy_, lambda a, v: _fused.running_mean_(a, v, 1)):
+        for call in (pairs.copy_, lambda a, v: pairs.running_mean_(a, v, 1)):
             with pytest.raises(TypeError, match="complex tensors pair with complex tensors only"):
                 call([one], [other])
         assert not one.any()
@@ -151,7 +151,7 @@ def test_formats_meet_in_float32_or_wider_in_any_layout(average: Any, value: Any
     wide = torch.float64 if torch.float64 in (average, value) else torch.float32
     a, v = averages.to(wide), values.to(wide)
     expected = (a + (v - a) * 0.25).to(average)
-    _fused.lerp_([averages], [values], 0.25)
+    pairs.lerp_([averages], [values], 0.25)
     # Equal but for torch's own order of operations in float32, that is, one rounding.
     torch.testing.assert_close(
         averages,
@@ -168,7 +168,7 @@ def test_a_negative_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match=r"count must be >= 0\. Received: -1"):
             averaged.update_parameters(model)
-        monkeypatch.setattr(_fused, "is_served", lambda device: False)
+        monkeypatch.setattr(pairs, "is_served", lambda device: False)
     assert int(averaged.n_averaged) == -1
 
 

@@ -14,7 +14,8 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from swa_fast.torch import WeightAverager, _fused
+from swa_fast import _core
+from swa_fast.torch import WeightAverager, pairs
 from torch_reference import all_bits, make_net, snapshots
 
 
@@ -237,17 +238,18 @@ def _in_a_pause(
                 told.append(str(error))
 
     def paused(native: Any) -> Any:
-        def call(*args: Any, **options: Any) -> None:
+        def call(*args: Any, **options: Any) -> Any:
             if not started:
                 started.append(threading.Thread(target=others))
                 started[0].start()
                 started[0].join(60)
-            native(*args, **options)
+            return native(*args, **options)
 
         return call
 
-    for name in ("swap_", "running_mean_", "copy_"):
-        monkeypatch.setattr(_fused, name, paused(getattr(_fused, name)))
+    for name in ("swap_", "copy_"):
+        monkeypatch.setattr(pairs, name, paused(getattr(pairs, name)))
+    monkeypatch.setattr(_core.Prepared, "run", paused(_core.Prepared.run))
     return told
 
 
@@ -291,7 +293,7 @@ def test_leaving_applied_waits_for_another_thread_and_swaps_back() -> None:
     averager.update()
     weight.fill_(3.0)
     with averager.applied():
-        averager._turn.begin("a call of another thread")
-        threading.Timer(0.1, averager._turn.end).start()
+        averager._turn.acquire()
+        threading.Timer(0.1, averager._turn.release).start()
     assert weight.tolist() == [3.0, 3.0]
     assert averager.update()

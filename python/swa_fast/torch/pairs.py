@@ -15,10 +15,15 @@ import torch
 
 import swa_fast
 
-from ._by_torch import COMPLEX, FLOATING, Pairs, copy_pairs, lerp_pairs, swap_pairs
-from ._distributed import is_sharded, local
-from ._overlap import Side, require_disjoint, require_writable
-from ._parameters import why_unreadable
+from .overlap import Side, require_disjoint, require_writable
+from .sharding import is_sharded, local
+from .source import why_unreadable
+
+Pairs = list[tuple[Any, Any]]
+
+# Between which native code converts.
+_FLOATING = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
+_COMPLEX = frozenset((torch.complex64, torch.complex128))
 
 _Copies = tuple[Sequence[Any], Sequence[Any]]
 
@@ -66,7 +71,36 @@ def lerp_(
     _average(swa_fast.lerp_, averages, values, weight, weight, copies, any_device)
 
 
-def without_copied(
+def take_snapshots(
+    jobs: Sequence[tuple[Sequence[Any], int | float]],
+    values: Sequence[Any],
+    copied: Sequence[int] | None,
+    *,
+    any_device: bool = False,
+) -> None:
+    """Takes ``values`` into several averages.
+
+    Args:
+        jobs: for each, the tensors of the average and the weight of the snapshot: an int is the
+            count of a mean.
+        values: tensors of the same shapes.
+        copied: indices of the values that are copied and not averaged.
+        any_device: whether a value may lie on another device than its average.
+
+    Raises:
+        ValueError: the pairs do not match, or memory overlaps; nothing was written.
+    """
+    for averages, weight in jobs:
+        copies, averaged = None, values
+        if copied and len(values) == len(averages):
+            averages, averaged, copies = _without_copied(averages, values, frozenset(copied))
+        if isinstance(weight, int):
+            running_mean_(averages, averaged, weight, copies=copies, any_device=any_device)
+        else:
+            lerp_(averages, averaged, weight, copies=copies, any_device=any_device)
+
+
+def _without_copied(
     averages: Sequence[Any], values: Sequence[Any], copied: frozenset[int]
 ) -> tuple[list[Any], list[Any], _Copies]:
     """Returns (averages, values, copies): the pairs at the indices ``copied`` apart from others."""
@@ -103,8 +137,8 @@ def _average(
     if fused or copied:  # first, because it checks all its pairs before it writes
         native(*_lists(fused), argument, copies=_lists(copied))
     with torch.no_grad():
-        copy_pairs(copied_by_torch)
-        lerp_pairs(averaged_by_torch, weight)
+        _copy_pairs(copied_by_torch)
+        _lerp_pairs(averaged_by_torch, weight)
     return None
 
 
@@ -134,12 +168,12 @@ def _lists(pairs: Pairs) -> _Copies:
 
 def copy_(dst: Sequence[Any], src: Sequence[Any], *, any_device: bool = False) -> None:
     """Copies ``src`` into ``dst``, converting between floating types."""
-    _move(swa_fast.copy_, copy_pairs, dst, src, any_device, _COPIED)
+    _move(swa_fast.copy_, _copy_pairs, dst, src, any_device, _COPIED)
 
 
 def swap_(a: Sequence[Any], b: Sequence[Any], *, any_device: bool = False) -> None:
     """Exchanges the contents of ``a`` and ``b``, of the same dtypes, bit for bit."""
-    _move(swa_fast.swap_, swap_pairs, a, b, any_device, _SWAPPED)
+    _move(swa_fast.swap_, _swap_pairs, a, b, any_device, _SWAPPED)
 
 
 def _move(
@@ -264,11 +298,16 @@ def _fits_native(x: Any, y: Any) -> bool:
     return (
         x.device == y.device
         and is_served(x.device)
-        and (x.dtype == y.dtype or {x.dtype, y.dtype} <= FLOATING or {x.dtype, y.dtype} <= COMPLEX)
+        and _converts(x.dtype, y.dtype)
         and not _is_lazy(x)
         and not _is_lazy(y)
         and ((x.is_contiguous() and y.is_contiguous()) or _same_dense_layout(x, y))
     )
+
+
+def _converts(one: Any, other: Any) -> bool:
+    both = {one, other}
+    return one == other or both <= _FLOATING or both <= _COMPLEX
 
 
 def _is_lazy(tensor: Any) -> bool:
@@ -289,3 +328,55 @@ def _same_dense_layout(x: Any, y: Any) -> bool:
 
 def _is_averaged(tensor: Any) -> bool:
     return bool(tensor.is_floating_point() or tensor.is_complex())
+
+
+def _copy_pairs(pairs: Pairs) -> None:
+    """Copies the second of each pair into the first."""
+    for x, y in pairs:
+        _copy(x, y)
+
+
+def _copy(x: Any, y: Any) -> None:
+    if x.is_neg() or y.is_neg():
+        # torch 2.13 loses the sign of a lazily negated tensor where it also converts.
+        y = y.resolve_neg().to(x.dtype)
+    x.copy_(y)
+
+
+def _swap_pairs(pairs: Pairs) -> None:
+    """Exchanges the two of each pair."""
+    for x, y in pairs:
+        kept = x.clone()
+        x.copy_(y)
+        y.copy_(kept)
+
+
+def _lerp_pairs(pairs: Pairs, weight: float) -> None:
+    """Moves the first of each pair by ``weight`` of the way to the second.
+
+    Two formats meet in float32, or in float64 if one of them is that.
+    """
+    if weight == 1.0:
+        return _copy_pairs(pairs)
+    if weight == 0.0:
+        return None
+    groups: dict[Any, Pairs] = {}
+    for x, y in pairs:
+        y = y.to(x.device)
+        wide = _computed_in(x.dtype, y.dtype)
+        lazy = x.is_neg() or x.is_conj()  # which no _foreach_ call writes
+        if x.dtype == y.dtype and x.dtype in _FLOATING | _COMPLEX and not lazy:
+            groups.setdefault((x.device, x.dtype), []).append((x, y))
+        elif x.dtype == wide and not lazy:
+            x.lerp_(y.to(wide), weight)
+        else:
+            _copy(x, torch.lerp(x.to(wide), y.to(wide), weight))
+    for group in groups.values():
+        torch._foreach_lerp_([x for x, _ in group], [y for _, y in group], weight)
+    return None
+
+
+def _computed_in(one: Any, other: Any) -> Any:
+    if one.is_complex:
+        return torch.complex128 if torch.complex128 in (one, other) else torch.complex64
+    return torch.float64 if torch.float64 in (one, other) else torch.float32

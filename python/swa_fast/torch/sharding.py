@@ -39,6 +39,19 @@ def local_all(tensors: list[Any]) -> list[Any]:
     return [local(tensor) for tensor in tensors]
 
 
+def like_shard(part: Any, tensor: Any) -> Any:
+    """Returns a DTensor placed as ``tensor``, whose local part on this rank is ``part``."""
+    with torch.no_grad():
+        return type(tensor).from_local(
+            part,
+            tensor.device_mesh,
+            tensor.placements,
+            run_check=False,
+            shape=tensor.shape,
+            stride=tensor.stride(),
+        )
+
+
 def reshard(module: Any) -> None:
     """Makes an FSDP2 model list its shards, and read them again at the next forward.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import _fused
+from . import pairs
 
 
 class Exchange:
@@ -29,13 +29,13 @@ class Exchange:
         rounded = [value for _, value in wider]
         kept = [torch.empty_like(value.detach()) for value in rounded]
         if wider:
-            _fused.copy_(kept, rounded)
-            _fused.copy_(rounded, [average for average, _ in wider], any_device=any_device)
+            pairs.copy_(kept, rounded)
+            pairs.copy_(rounded, [average for average, _ in wider], any_device=any_device)
         try:
             _swap(equal, any_device)
         except BaseException:
             if wider:
-                _fused.copy_(rounded, kept)
+                pairs.copy_(rounded, kept)
             raise
         self._kept = kept
         self.active = True
@@ -57,12 +57,12 @@ class Exchange:
                 )
         shown = [value for _, value in wider]
         if wider:
-            _fused.copy_(shown, self._kept, any_device=any_device)
+            pairs.copy_(shown, self._kept, any_device=any_device)
         try:
             _swap(equal, any_device)
         except BaseException:
             if wider:
-                _fused.copy_(shown, [average for average, _ in wider], any_device=any_device)
+                pairs.copy_(shown, [average for average, _ in wider], any_device=any_device)
             raise
         self._kept = []
         self.active = False
@@ -89,7 +89,7 @@ def _split(averages: list[Any], values: list[Any]) -> tuple[list[Any], list[Any]
     return equal, wider
 
 
-def _swap(pairs: list[Any], any_device: bool) -> None:
-    if pairs:
+def _swap(equal: list[Any], any_device: bool) -> None:
+    if equal:
         with torch.no_grad():
-            _fused.swap_([a for a, _ in pairs], [v for _, v in pairs], any_device=any_device)
+            pairs.swap_([a for a, _ in equal], [v for _, v in equal], any_device=any_device)

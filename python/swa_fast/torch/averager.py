@@ -1,0 +1,655 @@
+"""``WeightAverager``: averages over a list of parameters, without a copy of the model."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from swa_fast import _core
+from swa_fast._counters import Counters
+from swa_fast.average import Average
+
+from . import pairs
+from .arena import Arena, standalone
+from .nonfinite import all_finite, check_nonfinite
+from .offload import Offload, OffloadError, offloads
+from .sharding import agree, is_sharded, local_all, reshard
+from .source import Source, chooser, describe_mismatch, lists_plainly
+from .state import check_averages, check_state
+from .swap import Exchange
+
+_REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
+
+# The key of the one average of an averager that was given none by name.
+_UNNAMED = ""
+
+
+class WeightAverager:
+    """Averages of a model's parameters, updated by one fused call.
+
+    The averages are a list of tensors beside the model; the model is not copied. So models that
+    cannot be copied work too: with weight_norm, compiled, with tied weights, sharded by FSDP2
+    (each rank averages its own shards).
+
+    A module's parameters are read afresh at each call, so they may be replaced. One that is still
+    there keeps its average, whatever its name is now; a new one takes the average of its name.
+
+    Args:
+        params_or_module: a module, or an iterable of tensors or of ``(name, tensor)`` pairs. A
+            tensor that appears twice is averaged once.
+        averages: several averages at once, ``{name: swa_fast.Average(...)}``: each value is read
+            once for all that are due. Not together with ``decay``, ``start``, ``period`` or
+            ``dtype``, which describe a single average without a name.
+        dtype: of the averages. By default float32 for float16 and bfloat16 parameters, and the
+            parameter's own for others.
+        device: where the averages are kept; by default with the parameters, which then must stay
+            there (see ``to``). With "cpu", averages of parameters on a GPU are updated in the
+            background, from copies in pinned memory (as many bytes as the parameters), beside the
+            training step: ``update`` returns at once, reads of the averages wait, and an error is
+            raised by the next call. Until the copies are made, only optimizers of torch.optim may
+            write the parameters: their steps are held back on the GPU.
+        decay: None for the equally weighted mean; a number in [0, 1] for the exponential one,
+            ``decay * average + (1 - decay) * value``, which starts from the first value; or a
+            schedule of ``swa_fast.decays``.
+        start: call of ``update`` that takes the first snapshot, counted from 0.
+        period: calls of ``update`` from one snapshot to the next.
+        use_buffers: also average a module's floating-point buffers, and copy its integer ones.
+        nonfinite: "propagate" averages NaN and infinity as torch does; "skip" leaves out a whole
+            snapshot that holds one, and counts it in ``skipped``. Checking reads all values once
+            more, and waits for the device.
+        include: regular expression; only tensors in whose name it is found are averaged.
+        exclude: regular expression; tensors in whose name it is found are not averaged.
+        requires_grad_only: whether tensors that need no gradient now are left out. Which tensors
+            are averaged is fixed at construction.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range, or there is nothing to average.
+
+    Example:
+        >>> import torch
+        >>> from swa_fast.torch import WeightAverager
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> averager = WeightAverager(model)
+        >>> for weight in (1.0, 2.0, 6.0):
+        ...     with torch.no_grad():
+        ...         _ = model.weight.fill_(weight)
+        ...     _ = averager.update()
+        >>> with averager.applied():
+        ...     model.weight.item()
+        3.0
+        >>> model.weight.item()
+        6.0
+    """
+
+    def __init__(
+        self,
+        params_or_module: Any,
+        averages: Mapping[str, Average] | None = None,
+        *,
+        dtype: Any = None,
+        device: Any = None,
+        decay: Any = None,
+        start: int = 0,
+        period: int = 1,
+        use_buffers: bool = False,
+        nonfinite: str = "propagate",
+        include: str | None = None,
+        exclude: str | None = None,
+        requires_grad_only: bool = False,
+    ) -> None:
+        """Allocates the averages; see the class for the arguments."""
+        described = _described(averages, dtype, decay, start, period)
+        self._nonfinite = check_nonfinite(nonfinite)
+        self._device = None if device is None else torch.device(device)
+        chosen = chooser(include, exclude, requires_grad_only)
+        self._source = Source(params_or_module, use_buffers, "params_or_module", chosen)
+        self._several = averages is not None
+        self._keys = list(described)
+        self._counters = Counters(list(described.values()))
+        self._skipped = [0] * len(self._keys)
+        self._exchange = Exchange()
+        self._swapped_in: int | None = None
+        self._offload = Offload()
+        self._submitted: list[int] = []  # the averages whose snapshots are in flight
+        self._turn = threading.Lock()
+        values = self._source.tensors()
+        self._sharded = any(is_sharded(value) for value in values)
+        self._copied = _copied(values)
+        self._arenas = [
+            Arena(values, _torch_dtype(average.dtype), self._device)
+            for average in described.values()
+        ]
+        self._prepared: _core.Prepared | None = None
+        self._quick = False  # whether update() may run what is prepared and look at nothing else
+
+    @property
+    def count(self) -> int:
+        """Number of snapshots in the averages.
+
+        Raises:
+            RuntimeError: there are several averages, each with a count of its own: see ``counts``.
+        """
+        if self._several:
+            raise RuntimeError(
+                f"count needs a single average. Received: averages {self._keys}; see .counts"
+            )
+        return self._counters.counts[0]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of snapshots in each average, by its name; that of a single one is ``""``."""
+        return dict(zip(self._keys, self._counters.counts, strict=True))
+
+    @property
+    def step(self) -> int:
+        """Number of calls of ``update`` so far."""
+        return self._counters.step
+
+    @property
+    def skipped(self) -> Any:
+        """Number of snapshots left out because a value was NaN or infinite.
+
+        An int; with several averages a dict of one int for each.
+        """
+        if self._several:
+            return dict(zip(self._keys, self._skipped, strict=True))
+        return self._skipped[0]
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each averaged tensor, the module's own or its index in the list."""
+        return list(self._source.names)
+
+    def update(self, values: Any = None) -> bool:
+        """Takes the parameters into the averages that are due.
+
+        Args:
+            values: a module, whose parameters are found by name, or a list of tensors in the order
+                of ``names``, to take instead of the parameters that the averager was made for.
+
+        Returns:
+            Whether a snapshot was taken, by any of the averages.
+
+        Raises:
+            ValueError: the parameters no longer match the averages; nothing was written.
+            RuntimeError: averages are swapped in, or used by another thread; or an update in the
+                background failed after its call had returned, whose snapshot then is not in the
+                averages.
+        """
+        self._begin("update()")
+        try:
+            weights = self._counters.weights()
+            if weights is not None:
+                weights = self._take(weights, values)
+            self._counters.advance(weights)
+        finally:
+            self._turn.release()
+        return weights is not None and any(weight is not None for weight in weights)
+
+    def _take(self, weights: list[Any], values: Any) -> list[Any]:
+        """Takes the snapshots; returns the weights, with None in the place of one left out."""
+        if self._quick and values is None:
+            assert self._prepared is not None
+            listed = self._source.listed
+            if self._prepared.run(weights, listed):
+                return weights
+        self._settle()
+        tensors = self._values() if values is None else self._values_of(values, "values")
+        if self._nonfinite == "skip" and not agree(all_finite(local_all(tensors)), tensors):
+            for index, weight in enumerate(weights):
+                self._skipped[index] += weight is not None
+            return [None] * len(weights)
+        if offloads(self._device, tensors):
+            self._require_match(tensors)
+            self._offload.submit(local_all(tensors), lambda staged: self._fold(staged, weights))
+            self._submitted = [i for i, weight in enumerate(weights) if weight is not None]
+        else:
+            with self._explained(tensors):
+                self._fold(local_all(tensors), weights, watch=values is None)
+        return weights
+
+    def _fold(self, values: Sequence[Any], weights: Sequence[Any], watch: bool = False) -> None:
+        """Takes ``values``, plain tensors, into the averages, and prepares what was not."""
+        if self._prepared is not None and self._prepared.run(weights, values):
+            return
+        self._forget()
+        parts = [local_all(arena.tensors) for arena in self._arenas]
+        same_place = all(
+            average.device == value.device for average, value in zip(parts[0], values, strict=False)
+        )
+        if same_place and all(pairs.is_served(device) for device in {v.device for v in values}):
+            targets: list[Any] = [
+                ("averages", "average", index, -1, part, arena.blocks, None, self._copied)
+                for index, (part, arena) in enumerate(zip(parts, self._arenas, strict=True))
+            ]
+            try:
+                prepared = _core.Prepared(values, targets)
+            except _REFUSALS:
+                pass  # torch may serve some of the pairs; what it would not mend is raised below
+            else:
+                self._run(prepared, values, weights, watch)
+                return
+        pairs.take_snapshots(
+            [
+                (part, weight)
+                for part, weight in zip(parts, weights, strict=True)
+                if weight is not None
+            ],
+            values,
+            self._copied,
+            any_device=self._device is not None,
+        )
+
+    def _run(
+        self, prepared: _core.Prepared, values: Sequence[Any], weights: Sequence[Any], watch: bool
+    ) -> None:
+        if not prepared.run(weights, values):
+            raise RuntimeError("the parameters were changed by another thread during the update")
+        self._prepared = prepared
+        if watch and self._nonfinite == "propagate" and not self._sharded:
+            module, use_buffers = self._source.module, self._source.use_buffers
+            self._quick = module is None or prepared.watch_values(
+                module, values, use_buffers, lists_plainly
+            )
+
+    def _forget(self) -> None:
+        self._prepared, self._quick = None, False
+
+    def _settle(self) -> None:
+        try:
+            self._offload.wait()
+        except OffloadError:
+            for index in self._submitted:  # it was counted when it was started
+                self._counters.take_back(index)
+            raise
+
+    def averages(self, name: str | None = None) -> list[Any]:
+        """Returns the tensors that hold the averages now, in the order of ``names``: no copies.
+
+        Before the first snapshot they hold the parameters as they were when this was made.
+
+        Args:
+            name: which of several averages.
+
+        Raises:
+            ValueError: there are several averages and ``name`` is none of them.
+        """
+        index = self._index("averages()", name)
+        self._settle()
+        return self._shown(index)
+
+    def _shown(self, index: int) -> list[Any]:
+        tensors = self._arenas[index].tensors
+        if self._swapped_in != index:
+            return list(tensors)
+        return self._exchange.where(tensors, self._values())
+
+    def copy_to(self, params: Any = None, name: str | None = None) -> None:
+        """Copies the averages into parameters, rounding where those are narrower.
+
+        Args:
+            params: a module, whose parameters are found by name, or a list of tensors in the order
+                of ``names``; by default the parameters that are averaged.
+            name: which of several averages.
+
+        Raises:
+            ValueError: ``params`` does not match in number, shape or device; nothing was written.
+            RuntimeError: there is no snapshot yet, or the averages are swapped in.
+        """
+        index = self._index("copy_to()", name)
+        with self._alone("copy_to()"):
+            self._settle()
+            self._require_snapshot("copy_to()", index)
+            values = self._values() if params is None else self._values_of(params, "params")
+            averages = local_all(self._arenas[index].tensors)
+            with self._explained(values):
+                pairs.copy_(local_all(values), averages, any_device=self._device is not None)
+
+    def swap(self, name: str | None = None) -> None:
+        """Exchanges the averages with the parameters; a second call puts both back, bit for bit.
+
+        Needs no memory where average and parameter have the same dtype; where the average is
+        wider, the parameter's value is kept aside (2 bytes per element of a half-precision model).
+        While swapped, ``update`` and ``copy_to`` are refused, and the parameters must not be
+        trained: a change to them would be a change to the averages.
+
+        Args:
+            name: which of several averages; one is swapped in at a time.
+
+        Raises:
+            ValueError: the parameters no longer match the averages; nothing was written.
+            RuntimeError: there is no snapshot yet, another average is swapped in, or another
+                thread uses the averager.
+        """
+        index = self._index("swap()", name)
+        self._start("swap()")
+        try:
+            self._swap("swap()", index)
+        finally:
+            self._turn.release()
+
+    def _swap(self, what: str, index: int) -> None:
+        self._settle()
+        self._require_snapshot(what, index)
+        if self._exchange.active and self._swapped_in != index:
+            assert self._swapped_in is not None
+            raise RuntimeError(
+                f"{what} is refused while average {self._keys[self._swapped_in]!r} is swapped into "
+                f"the parameters: swap it back first. Received: {self._keys[index]!r}"
+            )
+        values = self._values()
+        with self._explained(values):
+            exchange = self._exchange.end if self._exchange.active else self._exchange.begin
+            averages = local_all(self._arenas[index].tensors)
+            exchange(averages, local_all(values), self._device is not None)
+        self._swapped_in = index if self._exchange.active else None
+
+    @contextlib.contextmanager
+    def applied(self, name: str | None = None) -> Iterator[None]:
+        """Context in which the parameters hold the averages; always swaps back.
+
+        Args:
+            name: which of several averages.
+
+        Raises:
+            RuntimeError: there is no snapshot yet, or the averages are swapped in already, or
+                another thread uses the averager.
+        """
+        index = self._index("applied()", name)
+        with self._alone("applied()"):
+            self._swap("applied()", index)
+        try:
+            yield
+        finally:
+            if self._exchange.active:
+                self._turn.acquire()  # waits, and is never refused: it must swap back
+                try:
+                    if self._exchange.active:
+                        self._swap("applied()", index)
+                finally:
+                    self._turn.release()
+
+    def to(self, device: Any = None, dtype: Any = None) -> WeightAverager:
+        """Moves the averages to ``device``, as after moving the model there, and returns self.
+
+        Args:
+            device: where to; None leaves them.
+            dtype: of the floating-point averages from now on; None leaves it.
+
+        Raises:
+            TypeError: ``dtype`` is no floating-point dtype.
+        """
+        _check_dtype(dtype)
+        with self._alone("to()"):
+            self._settle()
+            place = None if device is None else torch.device(device)
+            self._arenas = [
+                Arena(arena.tensors, *_as_before(arena.tensors, place, dtype))
+                for arena in self._arenas
+            ]
+            if self._device is not None and place is not None:
+                self._device = place
+            self._forget()
+        return self
+
+    def state_dict(self, config: bool = False) -> dict[str, Any]:
+        """Returns the averages by name (no copies), and the counters.
+
+        Tensors and ints only: it can be loaded with ``torch.load(..., weights_only=True)``, and
+        saved and resharded by ``torch.distributed.checkpoint``. Each tensor has a storage of its
+        own over the averages' memory, so that one saved alone is written alone.
+
+        Of one average: ``{"averages": {tensor's name: tensor}, "count", "step", "skipped"}``. Of
+        several: ``"averages"``, ``"counts"`` and ``"skipped"`` are dicts by the average's name.
+
+        Args:
+            config: whether the schedules are in it too, under "config"; they are compared at
+                loading.
+        """
+        self._settle()
+        averages = [
+            dict(zip(self._source.names, map(standalone, self._shown(index)), strict=True))
+            for index in range(len(self._keys))
+        ]
+        counters = self._counters
+        state: dict[str, Any]
+        if self._several:
+            state = {
+                "averages": dict(zip(self._keys, averages, strict=True)),
+                "counts": self.counts,
+                "step": counters.step,
+                "skipped": self.skipped,
+            }
+        else:
+            state = {
+                "averages": averages[0],
+                "count": counters.counts[0],
+                "step": counters.step,
+                "skipped": self._skipped[0],
+            }
+        if config:
+            state["config"] = self._config()
+        return state
+
+    def _config(self) -> dict[str, Any]:
+        described = self._counters.averages
+        return {key: one.to_dict() for key, one in zip(self._keys, described, strict=True)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Loads what ``state_dict`` returned, from a model with the same parameters.
+
+        Raises:
+            KeyError, TypeError, ValueError: it does not match; nothing was changed.
+            RuntimeError: the averages are swapped in.
+        """
+        with self._alone("load_state_dict()"):
+            self._settle()
+            state = check_state(
+                state_dict, self._keys if self._several else None, self._counters.averages
+            )
+            loaded = [
+                check_averages(self._source.names, arena.tensors, saved, where)
+                for arena, (where, saved) in zip(self._arenas, state.averages, strict=True)
+            ]
+            counters = Counters(self._counters.averages)
+            counters.load(state.step, state.counts)
+            for arena, tensors in zip(self._arenas, loaded, strict=True):
+                pairs.copy_(local_all(arena.tensors), local_all(tensors), any_device=True)
+            self._counters, self._skipped = counters, state.skipped
+
+    def check_loadable(self, state_dict: Mapping[str, Any]) -> None:
+        """Raises what ``load_state_dict`` would raise for a state that does not match.
+
+        Raises:
+            KeyError, TypeError, ValueError: it does not match.
+            RuntimeError: the averages are swapped in.
+        """
+        self._require_not_swapped("load_state_dict()")
+        state = check_state(
+            state_dict, self._keys if self._several else None, self._counters.averages
+        )
+        for arena, (where, saved) in zip(self._arenas, state.averages, strict=True):
+            check_averages(self._source.names, arena.tensors, saved, where)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what to copy or pickle, with no update in flight."""
+        self._settle()
+        state = self.__dict__.copy()
+        del state["_prepared"], state["_turn"]
+        state["_arenas"] = [list(map(standalone, arena.tensors)) for arena in self._arenas]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores from a pickle."""
+        self.__dict__.update(state)
+        self._arenas = [Arena(tensors, *_as_before(tensors)) for tensors in state["_arenas"]]
+        self._turn = threading.Lock()
+        self._forget()
+
+    def __repr__(self) -> str:
+        """Tells the schedules, the counts and how many tensors there are."""
+        described = dict(zip(self._keys, self._counters.averages, strict=True))
+        what = f"averages={described}" if self._several else str(self._counters.averages[0])
+        count = f"counts={self.counts}" if self._several else f"count={self.count}"
+        tensors = len(self._source.names)
+        return f"WeightAverager({what}, {count}, step={self.step}, {tensors} tensors)"
+
+    def follow(self, tensors: list[Any]) -> None:
+        """Averages other tensors from now on, in the places of those of the list it was made for.
+
+        Whether they match is seen by the next call, which refuses them if not.
+        """
+        self._source.replace(tensors)
+
+    def continue_from(self, other: WeightAverager) -> None:
+        """Takes the step and skipped counters of one that has no snapshot yet."""
+        self._counters.load(other.step, [0] * len(self._keys))
+        self._skipped = list(other._skipped)
+
+    def _values(self) -> list[Any]:
+        if self._sharded and self._source.module is not None:
+            reshard(self._source.module)
+        return self._source.tensors()
+
+    def _values_of(self, params_or_module: Any, what: str) -> list[Any]:
+        values = self._source.tensors_of(params_or_module, what)
+        if self._sharded and isinstance(params_or_module, torch.nn.Module):
+            reshard(params_or_module)
+        return values
+
+    def _index(self, what: str, name: str | None) -> int:
+        if not self._several:
+            if name is None:
+                return 0
+            raise ValueError(
+                f"{what} takes no name, because there is a single average. Received: {name!r}"
+            )
+        if name not in self._keys:
+            received = "none" if name is None else repr(name)
+            raise ValueError(
+                f"{what} needs the name of one of the averages {self._keys}. Received: {received}"
+            )
+        return self._keys.index(name)
+
+    @contextlib.contextmanager
+    def _explained(self, values: list[Any]) -> Iterator[None]:
+        try:
+            yield
+        except _REFUSALS as error:
+            self._require_match(values, error)
+            raise
+
+    def _require_match(self, values: list[Any], error: Exception | None = None) -> None:
+        mismatch = describe_mismatch(
+            self._source.labels,
+            self._arenas[0].tensors,
+            values,
+            any_device=self._device is not None,
+        )
+        if mismatch is not None:
+            raise ValueError(f"the parameters do not match the averages: {mismatch}") from error
+
+    def _require_snapshot(self, what: str, index: int) -> None:
+        if self._counters.counts[index] == 0:
+            average = self._counters.averages[index]
+            raise RuntimeError(
+                f"{what} needs at least one snapshot. Received: none in {self.step} calls of "
+                f"update() (start={average.start}, period={average.period})"
+            )
+
+    def _start(self, what: str) -> None:
+        """Takes the turn: a check and what follows from it must not be parted by another thread.
+
+        The fused calls release the interpreter lock, so without it two threads could both find the
+        averages not swapped in, and both swap.
+        """
+        if not self._turn.acquire(blocking=False):
+            raise RuntimeError(
+                f"{what} is refused while another call of the same averager is under way: let one "
+                "thread at a time use it"
+            )
+
+    def _begin(self, what: str) -> None:
+        """Takes the turn for a call that is refused while swapped."""
+        self._require_not_swapped(what)  # also first, as it tells more
+        self._start(what)
+        if self._exchange.active:
+            self._turn.release()
+            self._require_not_swapped(what)
+
+    @contextlib.contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        self._begin(what)
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _require_not_swapped(self, what: str) -> None:
+        if self._exchange.active:
+            raise RuntimeError(
+                f"{what} is refused while the averages are swapped into the parameters: swap back "
+                "first"
+            )
+
+
+def _described(
+    averages: Any, dtype: Any, decay: Any, start: Any, period: Any
+) -> dict[str, Average]:
+    """Returns the averages by name, from either way to describe them."""
+    if averages is None:
+        _check_dtype(dtype)
+        return {_UNNAMED: Average(decay=decay, start=start, period=period, dtype=dtype)}
+    given = {"dtype": dtype, "decay": decay, "start": start or None, "period": period}
+    given["period"] = None if period == 1 else period
+    received = [name for name, value in given.items() if value is not None]
+    if received:
+        raise TypeError(
+            f"{', '.join(received)} describe a single average, and averages describes several: put "
+            "them into each swa_fast.Average"
+        )
+    if not isinstance(averages, Mapping) or not averages:
+        raise TypeError(
+            "averages must be a dict with at least one {name: swa_fast.Average(...)}. Received: "
+            f"{averages!r}"
+        )
+    for name, average in averages.items():
+        if not isinstance(name, str) or not name or not isinstance(average, Average):
+            raise TypeError(
+                "averages must be a dict of {name: swa_fast.Average(...)}, each name a str. "
+                f"Received: {{{name!r}: {average!r}}}"
+            )
+    return dict(averages)
+
+
+def _check_dtype(dtype: Any) -> None:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a floating-point torch.dtype. Received: {dtype!r}")
+
+
+def _torch_dtype(name: str | None) -> Any:
+    return None if name is None else getattr(torch, name)
+
+
+def _copied(values: Sequence[Any]) -> list[int] | None:
+    """Returns the indices of the values that are copied and not averaged: integers and bools."""
+    copied = [
+        index
+        for index, value in enumerate(values)
+        if not (value.is_floating_point() or value.is_complex())
+    ]
+    return copied or None
+
+
+def _as_before(tensors: Sequence[Any], device: Any = None, dtype: Any = None) -> tuple[Any, Any]:
+    """Returns (dtype, device) for an ``Arena`` of copies as they are, but for what is given."""
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    kept = {tensor.dtype for tensor in floating}
+    if dtype is None and len(kept) == 1:
+        dtype = kept.pop()
+    return dtype, device
