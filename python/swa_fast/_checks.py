@@ -28,7 +28,7 @@ def check_number(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError:  # an int beyond float64
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def check_positive(name: str, value: Any) -> float:

@@ -182,8 +182,8 @@ class ramp:
 class half_life:
     """``2 ** (-n / updates)``: a snapshot's share halves in so many updates, whatever the period.
 
-    The EMA of Composer and torchtitan. An average of another period, or one that left out a
-    snapshot, forgets at the same rate.
+    That of Composer's EMA. An average of another period, or one that left out a snapshot, forgets
+    at the same rate.
 
     Args:
         updates: the half-life, > 0, in calls of ``update``.
@@ -298,7 +298,7 @@ class after:
     """
 
     updates: int
-    schedule: Schedule
+    schedule: float | Schedule
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
@@ -321,7 +321,9 @@ class after:
         """
         if t - n <= self.updates:
             return 0.0
-        return self.schedule(s, t - self.updates, n)
+        schedule: Any = self.schedule  # a number has become a `constant`
+        decay: float = schedule(s, t - self.updates, n)
+        return decay
 
 
 _KINDS: dict[str, Any] = {
@@ -346,7 +348,8 @@ def to_dict(schedule: Schedule) -> dict[str, Any]:
         return {"name": name, schedule._given: getattr(schedule, schedule._given)}
     settings = {each.name: getattr(schedule, each.name) for each in fields(_KINDS[name])}
     if isinstance(schedule, after):
-        settings["schedule"] = to_dict(schedule.schedule)
+        inner: Any = schedule.schedule
+        settings["schedule"] = to_dict(inner)
     return {"name": name, **settings}
 
 

@@ -63,7 +63,7 @@ def profile(averages: Average | Mapping[str, Average], steps: int, *, ax: Any = 
     for name, (updates, weights) in shares.items():
         label = name
         if len(weights) > 1 and weights[0] > _OUTSIZE * weights[1:].max():
-            label = f"{name} (first snapshot: {weights[0]:.0%})".replace("%", " %").strip()
+            label = f"{name} (first snapshot: {100 * weights[0]:.0f} %)".strip()
             updates, weights = updates[1:], weights[1:]
         marker = "o" if len(weights) <= _FEW else None
         ax.plot(updates, 100 * weights, label=label, marker=marker, markersize=3)
@@ -71,7 +71,7 @@ def profile(averages: Average | Mapping[str, Average], steps: int, *, ax: Any = 
     ax.set_ylim(bottom=0)
     ax.set_xlabel("step")
     ax.set_ylabel("share of the average, %")
-    if any(line.get_label() for line in ax.get_lines()):
+    if ax.get_legend_handles_labels()[1]:
         ax.legend()
     return ax
 
