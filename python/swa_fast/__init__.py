@@ -14,6 +14,10 @@ Example:
     array([2., 2., 2.], dtype=float32)
 """
 
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from swa_fast import _cpu_floor as _cpu_floor  # first: refuses a CPU that cannot run the rest
 from swa_fast._core import (
     __version__,
@@ -27,14 +31,40 @@ from swa_fast._core import (
     swap_,
 )
 
+if _TYPE_CHECKING:
+    from swa_fast import decays, plots
+    from swa_fast.average import Average
+
 __all__ = [
+    "Average",
     "__version__",
     "build_info",
     "combine_",
     "copy_",
+    "decays",
     "get_num_threads",
     "lerp_",
+    "plots",
     "running_mean_",
     "set_num_threads",
     "swap_",
 ]
+
+# Imported when they are first asked for: the modules that make dataclasses take longer to import
+# than all the rest.
+_LATER = {"Average": "swa_fast.average", "decays": "", "plots": ""}
+
+
+def __getattr__(name: str) -> _Any:
+    """Imports what is not needed by the calls."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _importlib.import_module(_LATER[name] or f"{__name__}.{name}")
+    value = getattr(module, name) if _LATER[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Returns the names there are, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._schedule import snapshot
+from .average import due, taken_before
 
 
 def mean_expression(ops: Any, average: Any, value: Any, count: Any) -> Any:
@@ -36,6 +36,22 @@ def mean_expression(ops: Any, average: Any, value: Any, count: Any) -> Any:
     return ops.where(ops.equal(count, 0), value, (product + value) / total)
 
 
+def due_at_step(step: Any, start: int, period: int) -> tuple[Any, Any]:
+    """Tells whether a step takes a snapshot, and which.
+
+    Args:
+        step: steps completed before this one, an int or an integer tensor: what
+            ``swa_fast.average`` counts from 1, counted from 0.
+        start: first step that takes a snapshot, >= 0.
+        period: steps from one snapshot to the next, >= 1.
+
+    Returns:
+        ``(due, count)``: whether to take a snapshot now, and how many the average has then.
+        ``count`` is meaningful only if ``due`` is true.
+    """
+    return due(step, start - 1, period), taken_before(step, start - 1, period)
+
+
 def due_and_count(before: Any, after: Any, start: int, period: int) -> tuple[Any, Any]:
     """Tells whether the step just made takes a snapshot, and which.
 
@@ -47,7 +63,7 @@ def due_and_count(before: Any, after: Any, start: int, period: int) -> tuple[Any
         period: steps from one snapshot to the next, >= 1.
 
     Returns:
-        ``(due, count)`` as :func:`swa_fast._schedule.snapshot` does.
+        ``(due, count)`` as ``due_at_step`` does.
     """
-    due, count = snapshot(before, start, period)
-    return due & (after != before), count
+    is_due, count = due_at_step(before, start, period)
+    return is_due & (after != before), count

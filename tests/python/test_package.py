@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import swa_fast
-from swa_fast import _core, _schedule
+from swa_fast import _checks, _core, _counters, _schedule, average, decays
 
 
 def is_editable() -> bool:
@@ -95,6 +95,21 @@ def test_import_needs_numpy_alone() -> None:
     assert ast.literal_eval(out.stdout) == ["swa_fast"]
 
 
+def test_what_makes_dataclasses_is_imported_when_it_is_asked_for() -> None:
+    """Which takes longer than the rest of the package, and needs `inspect`."""
+    code = (
+        "import sys; import swa_fast; later = 'swa_fast.average' not in sys.modules; "
+        "print(later, swa_fast.Average(), swa_fast.decays.__name__, swa_fast.plots.__name__, "
+        "'matplotlib' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split("Average")[0] == "True "
+    assert out.stdout.rstrip().endswith(" swa_fast.decays swa_fast.plots False")
+    assert set(swa_fast.__all__) <= set(dir(swa_fast))
+    with pytest.raises(AttributeError, match="module 'swa_fast' has no attribute 'Averages'"):
+        swa_fast.Averages  # noqa: B018
+
+
 def test_typed_and_licensed() -> None:
     assert importlib.resources.files("swa_fast").joinpath("py.typed").is_file()
     files = importlib.metadata.files("swa-fast") or []
@@ -107,7 +122,11 @@ def test_installed_and_not_the_source_tree() -> None:
     assert not Path(swa_fast.__file__).is_relative_to(sources)
 
 
-@pytest.mark.parametrize("module", [swa_fast, _schedule], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [swa_fast, _schedule, _checks, decays, average, _counters],
+    ids=lambda module: module.__name__,
+)
 def test_examples_of_modules(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]
     assert result.attempted > 0

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from swa_fast._schedule import snapshot
+from swa_fast.average import due
 
 from . import arguments as _arguments
 from . import before_training, running
@@ -275,8 +275,8 @@ class AveragingCallback(Resumable):
     def _average_epoch(self) -> None:
         """Takes the snapshot that is due at the end of the present epoch, once."""
         asked = self._arguments
-        due, _ = snapshot(self._epoch, asked.first_snapshot, asked.period)
-        if due and asked.every_n_steps is None and self._epoch != self._averaged_epoch:
+        takes = due(self._epoch + 1, asked.first_snapshot, asked.period)
+        if takes and asked.every_n_steps is None and self._epoch != self._averaged_epoch:
             self._take_snapshot()
             self._averaged_epoch = self._epoch
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swa_fast._schedule import snapshot
+from swa_fast.average import due
 
 
 class StepCounter:
@@ -61,7 +61,7 @@ class StepCounter:
             self.start = self.done - end
         start, period = self.start, self._period
         return start is not None and any(
-            snapshot(step, start, period)[0] for step in range(first, first + ran)
+            due(step + 1, start, period) for step in range(first, first + ran)
         )
 
     def end_epoch(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._schedule import check_integer, snapshot
+from .._mean import due_at_step
+from .._schedule import check_integer
 from .wrapper import Wrapper
 
 
@@ -55,7 +56,7 @@ class SnapshotMean(Wrapper):
         """
         framework = self._framework
         ops, read = framework.ops, framework.read
-        due, count = snapshot(read(self.iterations), self._start, self._period)
+        due, count = due_at_step(read(self.iterations), self._start, self._period)
         if self._steps_override is not None:
             count = ops.minimum(count, ops.cast(read(self._store.snapshots), count.dtype))
         average = read(average_var)
@@ -75,7 +76,7 @@ class SnapshotMean(Wrapper):
 
     def _count_after(self, step: Any, taken: Any) -> Any:
         ops = self._framework.ops
-        due, count = snapshot(self._framework.read(step), self._start, self._period)
+        due, count = due_at_step(self._framework.read(step), self._start, self._period)
         return ops.where(due, ops.minimum(ops.cast(count, taken.dtype), taken) + 1, taken)
 
     def get_config(self) -> dict[str, Any]:
