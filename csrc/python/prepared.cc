@@ -43,6 +43,28 @@ std::vector<size_t> indices_of(const py::handle& indices) {
   return all;
 }
 
+// Refuses targets that do not lie in the memory that is to be looked at in their place.
+void require_inside(const ImportedList& tensors, const ImportedList& memory) {
+  using Interval = std::pair<uintptr_t, uintptr_t>;
+  const auto interval = [](const Buffer& buffer) -> Interval {
+    const auto begin = reinterpret_cast<uintptr_t>(buffer.data);
+    return {begin, begin + static_cast<uintptr_t>(buffer.num_bytes())};
+  };
+  std::vector<Interval> blocks;
+  for (const Buffer& buffer : memory.buffers()) blocks.push_back(interval(buffer));
+  std::sort(blocks.begin(), blocks.end());
+  for (size_t i = 0; i < tensors.buffers().size(); ++i) {
+    const Buffer& buffer = tensors.buffers()[i];
+    if (buffer.numel == 0) continue;
+    const Interval target = interval(buffer);
+    const auto next = std::upper_bound(blocks.begin(), blocks.end(),
+                                       Interval{target.first, UINTPTR_MAX});
+    if (next != blocks.begin() && target.second <= std::prev(next)->second) continue;
+    throw_value_error(item_name(tensors.name(), i) + " lies in none of its blocks of memory",
+                      {"memory", static_cast<int64_t>(i)});
+  }
+}
+
 // The bound method nbytes of a torch tensor's storage; what tells that it was resized.
 py::object storage_bytes_of(const py::handle& tensor) {
   return tensor.attr("untyped_storage")().attr("nbytes");
@@ -84,6 +106,7 @@ Prepared::Prepared(py::handle values, const char* values_name, py::handle target
       if (is_torch) torch_tensors.append(tensor);
     }
     list->torch_tensors = py::tuple(torch_tensors);
+    if (!own) require_inside(tensors, memory);
     described.push_back({names.back().c_str(), tensors.buffers(), list->role, list->average,
                          fields[3].cast<int>(), indices_of(fields[6]), indices_of(fields[7])});
     lists_.push_back(std::move(list));

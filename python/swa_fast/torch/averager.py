@@ -163,7 +163,7 @@ class WeightAverager:
     @property
     def names(self) -> list[str]:
         """The name of each averaged tensor, the module's own or its index in the list."""
-        return list(self._source.names)
+        return self._source.current_names()
 
     def update(self, values: Any = None) -> bool:
         """Takes the parameters into the averages that are due.
@@ -216,6 +216,8 @@ class WeightAverager:
     def _fold(self, values: Sequence[Any], weights: Sequence[Any], watch: bool = False) -> None:
         """Takes ``values``, plain tensors, into the averages, and prepares what was not."""
         if self._prepared is not None and self._prepared.run(weights, values):
+            if watch:
+                self._watch(self._prepared, values)
             return
         self._forget()
         parts = [local_all(arena.tensors) for arena in self._arenas]
@@ -251,11 +253,17 @@ class WeightAverager:
         if not prepared.run(weights, values):
             raise RuntimeError("the parameters were changed by another thread during the update")
         self._prepared = prepared
-        if watch and self._nonfinite == "propagate" and not self._sharded:
-            module, use_buffers = self._source.module, self._source.use_buffers
-            self._quick = module is None or prepared.watch_values(
-                module, values, use_buffers, lists_plainly
-            )
+        if watch:
+            self._watch(prepared, values)
+
+    def _watch(self, prepared: _core.Prepared, values: Sequence[Any]) -> None:
+        """Lets ``update`` run what is prepared without listing the parameters, if it can."""
+        module = self._source.module
+        plain = self._nonfinite == "propagate" and not self._sharded
+        self._quick = plain and (
+            module is None
+            or prepared.watch_values(module, values, self._source.use_buffers, lists_plainly)
+        )
 
     def _forget(self) -> None:
         self._prepared, self._quick = None, False
@@ -412,8 +420,9 @@ class WeightAverager:
                 loading.
         """
         self._settle()
+        names = self.names
         averages = [
-            dict(zip(self._source.names, map(standalone, self._shown(index)), strict=True))
+            dict(zip(names, map(standalone, self._shown(index)), strict=True))
             for index in range(len(self._keys))
         ]
         counters = self._counters
@@ -453,7 +462,7 @@ class WeightAverager:
                 state_dict, self._keys if self._several else None, self._counters.averages
             )
             loaded = [
-                check_averages(self._source.names, arena.tensors, saved, where)
+                check_averages(self.names, arena.tensors, saved, where)
                 for arena, (where, saved) in zip(self._arenas, state.averages, strict=True)
             ]
             counters = Counters(self._counters.averages)
@@ -474,7 +483,7 @@ class WeightAverager:
             state_dict, self._keys if self._several else None, self._counters.averages
         )
         for arena, (where, saved) in zip(self._arenas, state.averages, strict=True):
-            check_averages(self._source.names, arena.tensors, saved, where)
+            check_averages(self.names, arena.tensors, saved, where)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what to copy or pickle, with no update in flight."""

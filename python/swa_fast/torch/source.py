@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import re
@@ -226,6 +227,13 @@ class Source:
         aligned = self._aligned(named_tensors(self.module, self.use_buffers))
         self._take(aligned)
         return [one.tensor for one in aligned]
+
+    def current_names(self) -> list[str]:
+        """Returns the names that the tensors have now; those they had, if they no longer match."""
+        if self.module is not None:
+            with contextlib.suppress(ValueError):
+                self._take(self._aligned(named_tensors(self.module, self.use_buffers)))
+        return list(self.names)
 
     def tensors_of(self, params_or_module: Any, what: str) -> list[Any]:
         """Returns the tensors of another module, by name, or of a list, in its order.

@@ -55,7 +55,7 @@ def test_errors_in_the_background_are_raised_once_by_the_next_call(
     copier.automatic = True
     _, averager = make_with_a_snapshot(copier)
     with monkeypatch.context() as patch:
-        patch.setattr("swa_fast.torch.pairs.running_mean_", broken)
+        patch.setattr("swa_fast._core.Prepared.run", broken)
         assert averager.update()
         with pytest.raises(OffloadError, match="in the background: MemoryError: out of it") as info:
             averager.update()
@@ -95,7 +95,7 @@ def test_a_copy_after_a_failed_update_tells_and_counts_right(
     copier.automatic = True
     model, averager = make_with_a_snapshot(copier)
     with monkeypatch.context() as patch:
-        patch.setattr("swa_fast.torch.pairs.running_mean_", broken)
+        patch.setattr("swa_fast._core.Prepared.run", broken)
         averager.update()
         with pytest.raises(OffloadError, match="out of it"):
             copied(averager)
