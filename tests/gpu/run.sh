@@ -32,6 +32,7 @@ cpp_test=$build/tests/cpp/cuda_gpu_test
 grace=5 # seconds to end in, for a step that has reached its limit, before it is killed
 export PYTHONPATH=$build/site:$build/requirements${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+unset SWA_FAST_TEST_DEVICE # what lets the tests run without a GPU
 
 running=
 end_running() {
