@@ -13,6 +13,20 @@ if(NOT Python_Development.Module_FOUND)
 endif()
 find_package(pybind11 3 CONFIG REQUIRED)
 
+# A module exports its init function alone, however the compiler's libraries are linked. Where
+# libstdc++ is linked statically, its symbols would be exported too, and in a process with another
+# libstdc++ (torch loads one) the loader would bind some of ours to the other: the two halves differ.
+function(swa_fast_export_init_only target)
+  if(APPLE)
+    target_link_options(${target} PRIVATE "LINKER:-exported_symbol,_PyInit_${target}")
+    return()
+  endif()
+  set(script ${CMAKE_CURRENT_BINARY_DIR}/generated/${target}.version)
+  file(CONFIGURE OUTPUT ${script} CONTENT "{ global: PyInit_${target}; local: *; };\n" @ONLY)
+  target_link_options(${target} PRIVATE "SHELL:-Xlinker \"--version-script=${script}\"")
+  set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS ${script})
+endfunction()
+
 pybind11_add_module(_core MODULE
   csrc/python/module.cc
   csrc/python/build_info.cc
@@ -28,6 +42,7 @@ pybind11_add_module(_core MODULE
   csrc/python/import/torch.cc)
 target_include_directories(_core PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/generated)
 target_link_libraries(_core PRIVATE swa_fast_core)
+swa_fast_export_init_only(_core)
 if(SWA_FAST_BUNDLE_LIBGOMP)
   swa_fast_install_libgomp(_core)
 endif()
@@ -48,6 +63,7 @@ Python_add_library(_cpu_floor MODULE WITH_SOABI
   csrc/cpu_floor/module.cc
   csrc/cpu_floor/required.cc)
 target_include_directories(_cpu_floor PRIVATE csrc)
+swa_fast_export_init_only(_cpu_floor)
 if(NOT APPLE)
   target_link_options(_cpu_floor PRIVATE -Wl,--as-needed)  # needs the C library alone
 endif()

@@ -4,9 +4,10 @@
 usage: python tools/check_wheel.py WHEEL [--tag manylinux_2_28] ...
 
 Run it with the Python that the wheel is for. Looks at the platform tag, size, licences, types, the
-libraries and symbol versions it needs; installs it into a fresh environment with NumPy alone, times
-that and the import, and runs functional.py there once per instruction set; then again beside torch
-and TensorFlow, each imported before it and after it. Exit status 1 names everything that is wrong.
+libraries and symbol versions it needs, and the symbols that its modules export; installs it into a
+fresh environment with NumPy alone, times that and the import, and runs functional.py there once per
+instruction set; then again beside torch and TensorFlow, each imported before it and after it. Exit
+status 1 names everything that is wrong.
 
 Needs pip and, without --packages-from, the network.
 """

@@ -109,6 +109,25 @@ def check_tag(wheel: Wheel, asked: str) -> list[str]:
     return problems
 
 
+def _check_exported(name: str, exported: set[str], prefix: str = "") -> list[str]:
+    """An extension module exports its init function alone; other libraries, what they like.
+
+    Whatever else it exported, the loader could bind to another library's symbol of that name.
+    """
+    module = PurePosixPath(name).name.split(".")[0]
+    if module.startswith("lib"):
+        return []
+    init = f"{prefix}PyInit_{module}"
+    problems = [] if init in exported else [f"{name} does not export {init}"]
+    others = sorted(exported - {init})
+    if others:
+        problems.append(
+            f"{name} must export {init} alone: it also exports {len(others)} symbols, the first "
+            f"{others[0]}"
+        )
+    return problems
+
+
 def _check_elf(name: str, data: bytes, wheel: Wheel) -> list[str]:
     library = elf.read_elf(data)
     promised = [glibc for platform in wheel.platforms if (glibc := glibc_of(platform))]
@@ -133,19 +152,21 @@ def _check_elf(name: str, data: bytes, wheel: Wheel) -> list[str]:
             f"{name} has the soname {library.soname!r}: under any name but libgomp.so.1 it is a "
             "second OpenMP runtime beside torch's"
         )
-    return problems
+    return problems + _check_exported(name, library.exported)
 
 
 def _check_mach_o(name: str, data: bytes) -> list[str]:
-    return [
+    file = mach_o.read_mach_o(data)
+    problems = [
         f"{name} loads {library}, which is not a library of the system"
-        for library in mach_o.read_mach_o(data)
+        for library in file.libraries
         if not re.fullmatch(_MACOS_LIBRARIES, library)
     ]
+    return problems + _check_exported(name, file.exported, "_")
 
 
 def check_binaries(wheel: Wheel) -> list[str]:
-    """Nothing is needed that a system of the platform tag may lack; one libgomp, unrenamed."""
+    """Nothing needed that the platform may lack, nothing exported beyond need, one libgomp."""
     problems = []
     for name, data in sorted(wheel.extensions().items()):
         try:

@@ -1,4 +1,4 @@
-"""What a shared library asks of the system it is loaded on: a reader of ELF files.
+"""What a shared library asks of the system it is loaded on, and exports: a reader of ELF files.
 
 Independent of the tool that made the wheel and of the machine that it is checked on: 64-bit
 little-endian files of any architecture, as described in elf(5) and the Linux Standard Base.
@@ -7,12 +7,17 @@ little-endian files of any architecture, as described in elf(5) and the Linux St
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 MAGIC = b"\x7fELF"
 _PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_NEEDED, _DT_STRTAB, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 5, 14, 15, 29
 _DT_VERNEED, _DT_VERNEEDNUM = 0x6FFFFFFE, 0x6FFFFFFF
+_DT_HASH, _DT_SYMTAB, _DT_GNU_HASH = 4, 6, 0x6FFFFEF5
+_SHN_UNDEF = 0
+_GLOBAL, _WEAK, _UNIQUE = 1, 2, 10  # the bindings that other files see
+_DEFAULT, _PROTECTED = 0, 3  # the visibilities of which the same holds
 
 
 @dataclass
@@ -24,12 +29,32 @@ class SharedLibrary:
         needed: the libraries it needs, by their sonames.
         search_path: where the loader looks for them first (RPATH or RUNPATH).
         versions: the symbol versions it needs, e.g. "GLIBC_2.17", by library.
+        exported: the names of the symbols that other files can be bound to.
     """
 
     soname: str = ""
     needed: list[str] = field(default_factory=list)
     search_path: list[str] = field(default_factory=list)
     versions: dict[str, set[str]] = field(default_factory=dict)
+    exported: set[str] = field(default_factory=set)
+
+
+def _findable(data: bytes, values: Mapping[int, int], offset_of: Callable[[int], int]) -> range:
+    """Where in the symbol table the loader looks for a name: what the hash table leads to."""
+    if _DT_GNU_HASH in values:
+        table = offset_of(values[_DT_GNU_HASH])
+        buckets, first, filter_words, _ = struct.unpack_from("<4I", data, table)
+        table += 16 + 8 * filter_words
+        last = max(struct.unpack_from(f"<{buckets}I", data, table), default=0)
+        if last < first:  # every bucket is empty
+            return range(0)
+        chains = table + 4 * buckets
+        while not struct.unpack_from("<I", data, chains + 4 * (last - first))[0] & 1:
+            last += 1  # the lowest bit marks the end of a chain
+        return range(first, last + 1)
+    if _DT_HASH in values:
+        return range(struct.unpack_from("<2I", data, offset_of(values[_DT_HASH]))[1])
+    return range(0)
 
 
 def read_elf(data: bytes) -> SharedLibrary:
@@ -86,4 +111,14 @@ def read_elf(data: bytes) -> SharedLibrary:
                 names.add(text(name))
                 entry += next_entry
             position += following
+    for index in _findable(data, values, offset_of):
+        name, info, other, section = struct.unpack_from(
+            "<IBBH", data, offset_of(values[_DT_SYMTAB]) + 24 * index
+        )
+        if (
+            section != _SHN_UNDEF
+            and info >> 4 in (_GLOBAL, _WEAK, _UNIQUE)
+            and other & 3 in (_DEFAULT, _PROTECTED)
+        ):
+            library.exported.add(text(name))
     return library

@@ -144,4 +144,7 @@ class Environment:
         except subprocess.TimeoutExpired:
             return [f"{label}: no end after {_TIMEOUT} s"]
         print(f"  {label}: {done.stdout.strip() or 'failed'}", flush=True)
-        return [] if done.returncode == 0 else [f"{label}: {done.stderr.strip()[-2000:]}"]
+        if done.returncode == 0:
+            return []
+        why = done.stderr.strip()[-2000:] or f"ended with status {done.returncode}, no message"
+        return [f"{label}: {why}"]

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import check_wheel
-from swa_fast import _core
+from swa_fast import _core, _cpu_floor
+from wheel_checks import mach_o
 from wheel_checks.contents import Wheel, check_size, check_tag
 from wheel_checks.elf import MAGIC, read_elf
 from wheel_checks.policy import Glibc, glibc_of, too_new
@@ -44,7 +46,8 @@ def drop(name: str) -> Callable[[Files], bytes]:
 
 
 def core(**changes: object) -> Callable[[Files], None]:
-    settings = {"needed": ["libgomp.so.1", "libc.so.6"], "runpath": "$ORIGIN", **changes}
+    settings: dict[str, object] = {"needed": ["libgomp.so.1", "libc.so.6"], "runpath": "$ORIGIN"}
+    settings |= {"exported": ["PyInit__core"], **changes}
     return put(CORE, make_elf(**settings))  # type: ignore[arg-type]
 
 
@@ -97,6 +100,32 @@ DOCTORED = {
     "libgomp renamed": (rename_libgomp, "a second OpenMP runtime"),
     "libgomp not found": (core(runpath=""), r"looks for libgomp.so.1 in \[\], not \$ORIGIN"),
     "not a library": (put(CORE, b"MZ"), "not a 64-bit little-endian ELF file"),
+    "the symbols of a static libstdc++": (
+        core(exported=["PyInit__core", "_ZSt4cout", "_ZSt3cin"]),
+        f"{CORE} must export PyInit__core alone: it also exports 2 symbols, the first _ZSt3cin",
+    ),
+    "a weak symbol": (core(exported=["PyInit__core", "_ZTIFivE"], binding=2), "the first _ZTIFivE"),
+    "a unique symbol": (
+        core(exported=["PyInit__core", "_ZNSs4_Rep20_S_empty_rep_storageE"], binding=10),
+        "also exports 1 symbols",
+    ),
+    "a symbol of the other module": (
+        put(
+            "swa_fast/_cpu_floor.cpython-311-x86_64-linux-gnu.so",
+            make_elf(exported=["PyInit__cpu_floor", "detected"]),
+        ),
+        "must export PyInit__cpu_floor alone: .*, the first detected",
+    ),
+    "no init function": (core(exported=[]), f"{CORE} does not export PyInit__core"),
+    "a local init function": (core(binding=0), f"{CORE} does not export PyInit__core"),
+    "symbols of macOS": (
+        put(CORE, make_mach_o([], ["_PyInit__core", "__ZTISt9bad_alloc"])),
+        "must export _PyInit__core alone: it also exports 1 symbols, the first __ZTISt9bad_alloc",
+    ),
+    "no init function on macOS": (
+        put(CORE, make_mach_o([], ["__ZTISt9bad_alloc"], newer=True)),
+        f"{CORE} does not export _PyInit__core",
+    ),
     "libomp": (put("swa_fast/libomp.dylib", make_mach_o([])), "is an OpenMP runtime of its own"),
     "loads libomp": (
         put(CORE, make_mach_o(["/usr/lib/libc++.1.dylib", "/opt/homebrew/lib/libomp.dylib"])),
@@ -158,6 +187,47 @@ def test_reader_agrees_with_readelf() -> None:
     assert {v for names in library.versions.values() for v in names} == set(
         re.findall(r"Name: (\S+) +Flags", needs)
     )
+
+
+def mapped_libraries() -> list[str]:
+    """What a process with NumPy and swa_fast in it has loaded."""
+    code = "import swa_fast; print(open('/proc/self/maps').read())"
+    run = [sys.executable, "-c", code]
+    maps = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    return sorted(set(re.findall(r"/\S+\.so(?:\.\d+)*$", maps, re.MULTILINE)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ELF files are Linux's")
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf is the oracle")
+def test_reader_finds_the_symbols_that_readelf_finds() -> None:
+    counts = []
+    for path in mapped_libraries():
+        run = ["readelf", "--wide", "--dyn-syms", path]
+        text = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+        line = r"(?:GLOBAL|WEAK|UNIQUE) +(?:DEFAULT|PROTECTED) +(?:\[.*?\] +)?(?!UND )\w+ ([^\s@]+)"
+        exported = read_elf(Path(path).read_bytes()).exported
+        assert exported == set(re.findall(line, text)), path
+        counts.append(len(exported))
+    assert min(counts) == 1  # a module with nothing but its init function
+    assert max(counts) > 1000  # the C library
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_reader_of_macos_files(newer: bool) -> None:
+    names = ["_PyInit__core", "_PyInit__core_too", "__ZTISt9bad_alloc"]
+    file = mach_o.read_mach_o(make_mach_o(["/usr/lib/libc++.1.dylib"], names, newer))
+    assert file == mach_o.MachO(["/usr/lib/libc++.1.dylib"], set(names))
+    assert mach_o.read_mach_o(make_mach_o([], newer=newer)) == mach_o.MachO()
+
+
+@pytest.mark.parametrize("module", [_core, _cpu_floor], ids=["_core", "_cpu_floor"])
+def test_the_modules_export_their_init_functions_alone(module: ModuleType) -> None:
+    init = "PyInit_" + module.__name__.rpartition(".")[2]
+    data = Path(str(module.__file__)).read_bytes()
+    if data[:4] == MAGIC:
+        assert read_elf(data).exported == {init}
+    else:
+        assert mach_o.read_mach_o(data).exported == {f"_{init}"}
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
