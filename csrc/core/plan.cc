@@ -49,9 +49,9 @@ CudaWork cuda_work(Op op, const Work& work, const Pair& pair) {
     const int to = static_cast<int>(work.dst);
     const int from = static_cast<int>(work.src);
     const cuda::Kernel* const cast = &table.cast[to][from];
-    const cuda::Kernel* const blend =
-        op == Op::kLerp ? &table.lerp[to][from]
-                        : op == Op::kTfaMean ? &table.tfa_mean[to][from] : cast;
+    const cuda::Kernel* const blend = op == Op::kLerp      ? &table.lerp[to][from]
+                                      : op == Op::kTfaMean ? &table.tfa_mean[to][from]
+                                                           : cast;
     return {{blend, cast}, dst.numel * work.per_element};
   }
   // Bits are moved in the largest unit, up to 8 bytes, that the element and both addresses allow.
@@ -166,8 +166,8 @@ void Plan::add_pair(Op op, const Pair& pair, const Targets& target, const Work& 
   }
   const CpuKernels kernels = cpu_kernels(op, work);
   cpu_.add({kernels.blend, kernels.copy, static_cast<char*>(pair.dst().data),
-            static_cast<char*>(pair.src().data), pair.dst().numel * work.per_element,
-            work.dst_step, work.src_step, 0, 0, static_cast<int16_t>(target.average), follows},
+            static_cast<char*>(pair.src().data), pair.dst().numel * work.per_element, work.dst_step,
+            work.src_step, 0, 0, static_cast<int16_t>(target.average), follows},
            starts);
 }
 
@@ -202,8 +202,8 @@ bool Plan::rebind(const std::vector<Buffer>& values) {
     const uintptr_t data = place.reads_value ? address(place.value) : alignment;
     if (data == 0 || data % alignment != 0) return false;
   }
-  // The new ranges are checked before anything is taken over. Those that are read stand in the order
-  // of the places that read a value.
+  // The new ranges are checked before anything is taken over. Those that are read stand in the
+  // order of the places that read a value.
   std::vector<Range> read = read_;
   size_t next = 0;
   for (const Place& place : places_) {

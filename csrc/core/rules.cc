@@ -17,7 +17,7 @@ bool is_reachable(const Device& device, std::string* reason) {
     throw_runtime_error(name + " is on " + device_name(buffer.device) + ", and " + reason, refusal);
   }
   throw_runtime_error(name + " is on a device that swa_fast cannot reach (" +
-                      device_name(buffer.device) + "): move the tensors to the CPU first",
+                          device_name(buffer.device) + "): move the tensors to the CPU first",
                       refusal);
 }
 
@@ -40,14 +40,14 @@ bool is_reachable(const Device& device, std::string* reason) {
     const Buffer& buffer = is_src ? pair.src() : pair.dst();
     if (is_dense(buffer)) continue;
     throw_buffer_error((is_src ? pair.src_name() : pair.dst_name()) + " is not contiguous: shape " +
-                       shape_text(buffer) + ", strides " + strides_text(buffer) +
-                       " in elements. Tensors must fill a solid block of "
-                       "memory; make a contiguous copy first",
-                   pair.refusal("layout"));
+                           shape_text(buffer) + ", strides " + strides_text(buffer) +
+                           " in elements. Tensors must fill a solid block of "
+                           "memory; make a contiguous copy first",
+                       pair.refusal("layout"));
   }
   throw_buffer_error(pair.differ("strides", strides_text(pair.dst()), strides_text(pair.src())) +
-                     " in elements: both must be laid out in memory alike",
-                   pair.refusal("layout"));
+                         " in elements: both must be laid out in memory alike",
+                     pair.refusal("layout"));
 }
 
 }  // namespace
@@ -55,17 +55,17 @@ bool is_reachable(const Device& device, std::string* reason) {
 void check_lengths(const TensorLists& lists) {
   if (lists.dst.size() == lists.src.size()) return;
   throw_value_error(std::string(lists.dst_name) + " has " + std::to_string(lists.dst.size()) +
-                    " tensors, " + lists.src_name + " has " + std::to_string(lists.src.size()) +
-                    ": the lists must be equally long",
+                        " tensors, " + lists.src_name + " has " + std::to_string(lists.src.size()) +
+                        ": the lists must be equally long",
                     {"length", -1});
 }
 
 void check_devices_of(const Pair& pair) {
   if (pair.dst().device != pair.src().device) {
     throw_value_error(pair.dst_name() + " is on " + device_name(pair.dst().device) + ", " +
-                      pair.src_name() + " is on " + device_name(pair.src().device) +
-                      ": the two must be on one device",
-                    pair.refusal("device"));
+                          pair.src_name() + " is on " + device_name(pair.src().device) +
+                          ": the two must be on one device",
+                      pair.refusal("device"));
   }
   std::string reason;
   if (!is_reachable(pair.dst().device, &reason)) {
@@ -102,22 +102,16 @@ Work find_work(Op op, const Pair& pair) {
   const auto dst_step = static_cast<int32_t>(dst.itemsize() / dst_view.per_element);
   const auto src_step = static_cast<int32_t>(src.itemsize() / src_view.per_element);
   const bool bits = dst == src && !averages;
-  return {true,
-          dst_view.storage,
-          src_view.storage,
-          dst_view.per_element,
-          dst_step,
-          src_step,
-          bits ? 1 : dst_step,
-          bits ? 1 : src_step};
+  return {true,     dst_view.storage, src_view.storage,    dst_view.per_element,
+          dst_step, src_step,         bits ? 1 : dst_step, bits ? 1 : src_step};
 }
 
 void check_pair(Op op, const Pair& pair) {
   check_devices_of(pair);
   if (!same_shape(pair.dst(), pair.src())) {
     throw_value_error(pair.differ("shape", shape_text(pair.dst()), shape_text(pair.src())) +
-                      ": the two must be equal",
-                    pair.refusal("shape"));
+                          ": the two must be equal",
+                      pair.refusal("shape"));
   }
   const Refusal read_only = pair.refusal("read-only");
   if (pair.dst().read_only) refuse_read_only(pair.dst_name(), read_only);

@@ -55,8 +55,8 @@ struct Pair {
 
 // What a pair's elements are to the kernels.
 struct Work {
-  bool floating;     // numbers of the two storage types; else bytes
-  StorageType dst;   // if floating
+  bool floating;    // numbers of the two storage types; else bytes
+  StorageType dst;  // if floating
   StorageType src;
   int per_element;   // numbers, or bytes, in one element of the tensor
   int32_t dst_step;  // bytes per number; of bytes, 1

@@ -32,8 +32,8 @@ void CombineLaunch::add(void* output, StorageType storage, int64_t count,
                         const std::vector<Term>& terms) {
   int64_t step = size_of(storage);
   for (const Term& term : terms) step += size_of(term.storage);
-  outputs_.push_back({static_cast<char*>(output), storage, count, step, terms_.size(),
-                      bytes() + count * step});
+  outputs_.push_back(
+      {static_cast<char*>(output), storage, count, step, terms_.size(), bytes() + count * step});
   terms_.insert(terms_.end(), terms.begin(), terms.end());
 }
 

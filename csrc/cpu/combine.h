@@ -33,7 +33,7 @@ class CombineLaunch {
     char* data;
     StorageType storage;
     int64_t count;
-    int64_t step;      // bytes that one number of it and of its terms take
+    int64_t step;  // bytes that one number of it and of its terms take
     size_t first_term;
     int64_t end;  // bytes of the outputs up to and including this one, with their terms
   };

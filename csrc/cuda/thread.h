@@ -154,8 +154,7 @@ struct StoredOp {
 
   template <class Table>
   SWA_FAST_HOST_DEVICE explicit StoredOp(const Table& table)
-      : op(TableScalars<Table>{table}),
-        first(table.counter != nullptr && *table.counter == 0) {}
+      : op(TableScalars<Table>{table}), first(table.counter != nullptr && *table.counter == 0) {}
 
   SWA_FAST_HOST_DEVICE void apply(Dst& dst, Src& src) const {
     if constexpr (std::is_same_v<Dst, Compute> && std::is_same_v<Src, Compute>) {
