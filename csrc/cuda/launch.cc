@@ -69,6 +69,11 @@ Streams::Choice Streams::of(int device) const {
   return {device, kLegacyStream, true};
 }
 
+bool Launch::Group::is_due(const Action* actions) const {
+  const Action::Kind kind = actions[average].kind;
+  return kind != Action::kNothing && (follows || kind != Action::kKeep);
+}
+
 void Launch::add(const Kernels& kernels, int device, void* dst, void* src, int64_t count,
                  int average, bool follows) {
   const auto serves = [&](const Group& g) {
@@ -144,10 +149,8 @@ void Launch::run_group(const Backend& backend, const Group& group, const Kernel&
 void Launch::run_groups(const Backend& backend, const Action* actions, const Streams& streams,
                         bool followers) const {
   for (const Group& group : groups_) {
+    if (group.follows != followers || !group.is_due(actions)) continue;
     const Action& action = actions[group.average];
-    const bool idle =
-        action.kind == Action::kNothing || (action.kind == Action::kKeep && !group.follows);
-    if (idle || group.follows != followers) continue;
     const Kernel& kernel =
         action.kind == Action::kBlend ? *group.kernels.blend : *group.kernels.copy;
     const DeviceGuard guard(backend, group.device);
@@ -170,21 +173,22 @@ void Launch::run(const Action* actions, const Streams& streams) const {
     for (const bool followers : {false, true}) run_groups(*usable, actions, streams, followers);
   } catch (const Error&) {
     // What was queued may still be at work on memory that the caller is about to give back.
-    wait(*usable, streams);
+    wait(*usable, actions, streams);
     throw;
   }
-  if (const Failure failure = wait(*usable, streams)) {
+  if (const Failure failure = wait(*usable, actions, streams)) {
     fail(*usable, failure.error, "waiting for the work on cuda:" + std::to_string(failure.device));
   }
 }
 
-Launch::Failure Launch::wait(const Backend& backend, const Streams& streams) const {
+Launch::Failure Launch::wait(const Backend& backend, const Action* actions,
+                             const Streams& streams) const {
   Failure first = {};
   std::vector<int> waited;
   for (const Group& group : groups_) {
     const Streams::Choice choice = streams.of(group.device);
     const bool done = std::find(waited.begin(), waited.end(), group.device) != waited.end();
-    if (!choice.synchronize || done) continue;
+    if (!choice.synchronize || done || !group.is_due(actions)) continue;
     waited.push_back(group.device);
     int error = backend.enter(group.device);
     if (error == 0) {

@@ -68,6 +68,9 @@ class Launch {
     bool follows;
     std::vector<Entry> entries;
     int64_t tiles;  // of all entries, about
+
+    // Whether `actions` call for work of this group.
+    bool is_due(const Action* actions) const;
   };
   // Where the entries of a pair are.
   struct Place {
@@ -85,8 +88,8 @@ class Launch {
     int device;
     explicit operator bool() const { return error != 0; }
   };
-  // Waits where a stream was chosen to be waited for; returns the first failure.
-  Failure wait(const Backend& backend, const Streams& streams) const;
+  // Waits where a stream was chosen to be waited for and work was due; returns the first failure.
+  Failure wait(const Backend& backend, const Action* actions, const Streams& streams) const;
 
   std::vector<Group> groups_;
   std::vector<Place> pairs_;

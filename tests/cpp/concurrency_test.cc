@@ -5,13 +5,12 @@
 
 #include "buffers.h"
 #include "check.h"
-#include "core/plan.h"
 #include "core/weight.h"
 #include "cpu/isa.h"
 #include "cpu/threads.h"
+#include "plans.h"
 
 using swa_fast::Op;
-using swa_fast::Plan;
 
 namespace {
 
@@ -35,7 +34,7 @@ void at_once(const Body& body) {
 
 void call(Op op, std::vector<Tensor>& dst, std::vector<Tensor>& src, swa_fast::Weight weight) {
   const std::vector<swa_fast::Buffer> dst_buffers = buffers_of(dst), src_buffers = buffers_of(src);
-  Plan(op, {"averages", "values", dst_buffers, src_buffers}, weight).run();
+  run_call(op, {"averages", "values", dst_buffers, src_buffers}, weight);
 }
 
 }  // namespace

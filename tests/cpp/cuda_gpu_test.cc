@@ -9,8 +9,8 @@
 #include "buffers.h"
 #include "check.h"
 #include "core/error.h"
-#include "core/plan.h"
 #include "kernel_cases.h"
+#include "plans.h"
 
 using swa_fast::Buffer;
 using swa_fast::Op;
@@ -74,9 +74,9 @@ struct Lists {
     const auto d = on_device(dst, dst_device), s = on_device(src, src_device);
     Streams streams;
     streams.set({0, stream, true});
-    Plan(op, {"averages", "values", d, s}, weight).run(streams);
+    run_call(op, {"averages", "values", d, s}, weight, streams);
     const auto host_d = buffers_of(dst), host_s = buffers_of(src);
-    Plan(op, {"averages", "values", host_d, host_s}, weight).run();
+    run_call(op, {"averages", "values", host_d, host_s}, weight);
     for (size_t i = 0; i < dst.size(); ++i) {
       CHECK_WITH(same(dst_device[i].download(), dst[i], any_nan), "dst " + std::to_string(i));
       CHECK_WITH(same(src_device[i].download(), src[i], any_nan), "src " + std::to_string(i));
@@ -210,11 +210,12 @@ TEST(a_captured_graph_advances_with_its_counter) {
   require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
   Streams streams;
   streams.set({0, stream, false});
-  const Plan plan(Op::kLerp, {"averages", "values", d, s}, swa_fast::lerp_weight(1), &named);
+  const Plan plan = plan_of(Op::kLerp, {"averages", "values", d, s}, &named);
+  const swa_fast::Action action = swa_fast::unconditional_action();
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
   require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "begin capture");
-  plan.run(streams);
+  plan.run(&action, streams);
   require(cudaStreamEndCapture(stream, &graph), "end capture");
   size_t nodes = 0;
   require(cudaGraphGetNodes(graph, nullptr, &nodes), "nodes");
@@ -256,9 +257,9 @@ TEST(a_device_that_is_not_there_is_named) {
   Tensor a(kFloat32, std::vector<float>(4, 1.0f)), b(kFloat32, std::vector<float>(4, 3.0f));
   a.device = b.device = {swa_fast::DeviceType::kCuda, 60, 2};
   const std::vector<Buffer> dst = {a.buffer()}, src = {b.buffer()};
-  const swa_fast::Error error = CHECK_THROWS(
-      swa_fast::Error,
-      Plan(Op::kLerp, {"averages", "values", dst, src}, swa_fast::mean_weight(1)).run());
+  const swa_fast::Error error =
+      CHECK_THROWS(swa_fast::Error,
+                   run_call(Op::kLerp, {"averages", "values", dst, src}, swa_fast::mean_weight(1)));
   CHECK_EQ(std::string(error.what()).find("making device cuda:60 current failed: cudaError"), 0u);
 }
 

@@ -6,14 +6,13 @@
 #include "buffers.h"
 #include "check.h"
 #include "core/error.h"
-#include "core/plan.h"
 #include "host_grid.h"
 #include "kernel_cases.h"
+#include "plans.h"
 
 using swa_fast::Buffer;
 using swa_fast::Error;
 using swa_fast::Op;
-using swa_fast::Plan;
 
 namespace {
 
@@ -50,7 +49,9 @@ struct EveryPair {
 void run(Op op, std::vector<Tensor>& dst, std::vector<Tensor>& src, swa_fast::Weight weight,
          const swa_fast::Counter* counter = nullptr, const swa_fast::cuda::Streams& streams = {}) {
   const auto dst_buffers = on_cuda(buffers_of(dst)), src_buffers = on_cuda(buffers_of(src));
-  Plan(op, {"averages", "values", dst_buffers, src_buffers}, weight, counter).run(streams);
+  const swa_fast::Action action =
+      counter != nullptr ? swa_fast::unconditional_action() : action_of(op, weight);
+  plan_of(op, {"averages", "values", dst_buffers, src_buffers}, counter).run(&action, streams);
 }
 
 void check_all(const std::vector<Tensor>& got, const std::vector<Tensor>& expected, bool any_nan) {
@@ -141,11 +142,11 @@ TEST(bits_are_copied_and_swapped_whatever_their_type_and_place) {
         a = on_cuda(a), b = on_cuda(b);
         auto a_expected = a_before, b_expected = b_before;
         std::memcpy(&a_expected[16 + a_offset], &b_before[16 + b_offset], count * step);
-        Plan(Op::kCopy, {"dst", "src", a, b}, swa_fast::lerp_weight(1)).run();
+        run_call(Op::kCopy, {"dst", "src", a, b}, swa_fast::lerp_weight(1));
         CHECK(a_memory == a_expected && b_memory == b_before);
         a_memory = a_before;
         std::memcpy(&b_expected[16 + b_offset], &a_before[16 + a_offset], count * step);
-        Plan(Op::kSwap, {"a", "b", a, b}, swa_fast::lerp_weight(1)).run();
+        run_call(Op::kSwap, {"a", "b", a, b}, swa_fast::lerp_weight(1));
         CHECK(a_memory == a_expected && b_memory == b_expected);
       }
     }
@@ -223,7 +224,7 @@ TEST(each_device_has_its_stream) {
   int mine = 0;
   swa_fast::cuda::Streams streams;
   streams.set({1, &mine, false});
-  Plan(Op::kLerp, {"averages", "values", dst, src}, swa_fast::mean_weight(1)).run(streams);
+  run_call(Op::kLerp, {"averages", "values", dst, src}, swa_fast::mean_weight(1), streams);
   const auto& record = host_grid::record;
   CHECK_EQ(record.launches.size(), 2u);
   CHECK_EQ(record.launches[0].device, 0);
@@ -275,8 +276,7 @@ TEST(what_a_gpu_cannot_read_is_refused) {
   std::vector<Buffer> dst = {layout.buffer(reinterpret_cast<char*>(a.data()) + 2)};
   std::vector<Buffer> src = {layout.buffer(b.data())};
   dst = on_cuda(dst), src = on_cuda(src);
-  const Error error = CHECK_THROWS(
-      Error, Plan(Op::kLerp, {"averages", "values", dst, src}, swa_fast::mean_weight(1)));
+  const Error error = CHECK_THROWS(Error, plan_of(Op::kLerp, {"averages", "values", dst, src}));
   CHECK_EQ(std::string(error.what()),
            "averages[0] is not aligned to its element size; make a copy first");
   CHECK(error.kind() == swa_fast::ErrorKind::kBuffer);
@@ -290,8 +290,8 @@ TEST(counters_are_checked) {
     const swa_fast::Counter counter = {"count", buffer};
     const auto dst = on_cuda(buffers_of(averages), device),
                src = on_cuda(buffers_of(values), device);
-    const Error error = CHECK_THROWS(Error, Plan(Op::kLerp, {"averages", "values", dst, src},
-                                                 swa_fast::lerp_weight(1), &counter));
+    const Error error =
+        CHECK_THROWS(Error, plan_of(Op::kLerp, {"averages", "values", dst, src}, &counter));
     return std::string(error.what());
   };
   CHECK_EQ(refused(counter_buffer(&count), 1),

@@ -12,21 +12,35 @@ using namespace swa_fast::cuda;
 
 namespace {
 
-// Counts visits in the memory of the destination. Dst and Src stand for types of their sizes.
+// Counts visits in the memory of both sides. D and S stand for types of their sizes.
 template <class D, class S>
 struct CountVisits {
+  using Dst = D;
+  using Src = S;
+};
+
+}  // namespace
+
+namespace swa_fast::cuda {
+
+template <class D, class S>
+struct StoredOp<CountVisits<D, S>> {
   using Dst = D;
   using Src = S;
   static constexpr bool kReadsDst = true;
   static constexpr bool kWritesSrc = true;
 
   template <class Table>
-  explicit CountVisits(const Table&) {}
+  explicit StoredOp(const Table&) {}
   void apply(Dst& dst, Src& src) const {
     dst = static_cast<Dst>(dst + 1);
     src = static_cast<Src>(src + 1);
   }
 };
+
+}  // namespace swa_fast::cuda
+
+namespace {
 
 // Two blocks of memory with the tensors of a table in them, all zero.
 template <class D, class S>

@@ -5,8 +5,8 @@
 #include "check.h"
 #include "core/weight.h"
 #include "cpu/isa.h"
-#include "cpu/launch.h"
 #include "cpu/threads.h"
+#include "plans.h"
 #include "subprocess.h"
 
 namespace cpu = swa_fast::cpu;
@@ -18,9 +18,9 @@ constexpr size_t kCount = 2 * 1024 * 1024;
 // A call that is large enough for several threads; the result is 1.5 everywhere.
 bool large_call_is_right(int threads) {
   std::vector<float> averages(kCount, 1.0f), values(kCount, 2.0f);
-  cpu::Launch launch(swa_fast::mean_weight(1));
-  launch.add(cpu::active_kernels().lerp[1][1], averages.data(), values.data(), kCount, 4, 4);
-  launch.run(threads);
+  run_segment(segment_of(cpu::active_kernels().lerp[1][1], averages.data(), values.data(),
+                         static_cast<int64_t>(kCount), 4, 4),
+              swa_fast::mean_weight(1), threads);
   return averages == std::vector<float>(kCount, 1.5f);
 }
 

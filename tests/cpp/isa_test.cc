@@ -57,11 +57,15 @@ TEST(no_entry_of_a_table_is_missing) {
     for (int dst = 0; dst < swa_fast::kNumStorageTypes; ++dst) {
       for (int src = 0; src < swa_fast::kNumStorageTypes; ++src) {
         distinct.insert(table.lerp[dst][src]);
+        distinct.insert(table.tfa_mean[dst][src]);
         distinct.insert(table.cast[dst][src]);
       }
+      distinct.insert(table.first_term[dst]);
+      distinct.insert(table.next_term[dst]);
     }
+    constexpr size_t kTypes = swa_fast::kNumStorageTypes;
     CHECK_EQ(distinct.count(nullptr), 0u);
-    CHECK_EQ(distinct.size(), 2u + 2u * swa_fast::kNumStorageTypes * swa_fast::kNumStorageTypes);
+    CHECK_EQ(distinct.size(), 2 + 3 * kTypes * kTypes + 2 * kTypes);
   }
 }
 

@@ -1,9 +1,9 @@
 // Launch computes with IEEE defaults whatever its threads were set to, and leaves them as they
 // were: flushing of subnormals, rounding modes, trapping exceptions.
 #include "check.h"
-#include "cpu/launch.h"
 #include "float_control.h"
 #include "kernel_cases.h"
+#include "plans.h"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -44,13 +44,13 @@ std::vector<uint8_t> results(const KernelTable& table, int threads, FloatControl
         averages[i] = reference::from_bits<Dst>(random() & 0x7f);
         values[i] = reference::from_bits<Src>(random() & 0x7f);
       }
-      swa_fast::cpu::Launch launch(swa_fast::mean_weight(2));
-      launch.add((is_lerp ? table.lerp : table.cast)[dst.index][src.index], averages.data(),
-                 values.data(), 1500, sizeof(Dst), sizeof(Src));
+      const auto kernel = (is_lerp ? table.lerp : table.cast)[dst.index][src.index];
+      const auto segment =
+          segment_of(kernel, averages.data(), values.data(), 1500, sizeof(Dst), sizeof(Src));
 
       std::vector<FloatControl> before(kThreads), seen(kThreads);
       on_every_thread([&](int thread) { before[thread] = set_float_control(control); });
-      launch.run(threads);
+      run_segment(segment, swa_fast::mean_weight(2), threads);
       on_every_thread([&](int thread) { seen[thread] = set_float_control(before[thread]); });
       for (const FloatControl after : seen) CHECK_EQ(after, control);
 
@@ -104,9 +104,8 @@ TEST(status_flags_of_the_caller_stay) {
   std::feclearexcept(FE_ALL_EXCEPT);
   const auto& table = swa_fast::cpu::active_kernels();
   std::vector<float> averages(100, 1.0f), values(100, 1e-30f);
-  swa_fast::cpu::Launch launch(swa_fast::mean_weight(2));
-  launch.add(table.lerp[1][1], averages.data(), values.data(), 100, 4, 4);
-  launch.run(1);
+  run_segment(segment_of(table.lerp[1][1], averages.data(), values.data(), 100, 4, 4),
+              swa_fast::mean_weight(2), 1);
   CHECK(averages[0] < 1.0f);
   CHECK_EQ(std::fetestexcept(FE_ALL_EXCEPT), 0);
 }

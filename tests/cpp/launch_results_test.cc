@@ -3,8 +3,8 @@
 #include <random>
 
 #include "check.h"
-#include "cpu/launch.h"
 #include "kernel_cases.h"
+#include "plans.h"
 
 namespace {
 
@@ -49,19 +49,22 @@ enum class Kind { kLerp, kCast, kSwap };
 // Runs on a copy, and returns what both sides hold afterwards.
 std::vector<uint8_t> run(Lists lists, const swa_fast::cpu::KernelTable& table, Kind kind,
                          int threads) {
-  swa_fast::cpu::Launch launch(swa_fast::mean_weight(4));
+  swa_fast::cpu::Launch launch;
   for (const Lists::Tensor& t : lists.tensors) {
     void* const dst = &lists.dst[t.dst_at];
     void* const src = &lists.src[t.src_at];
     if (kind == Kind::kSwap) {
       const int64_t bytes = t.count * std::min(t.dst_step, t.src_step);
-      launch.add(table.swap_bytes, dst, src, bytes, 1, 1);
+      launch.add(segment_of(table.swap_bytes, dst, src, bytes, 1, 1), true);
     } else {
       const auto& kernels = kind == Kind::kLerp ? table.lerp : table.cast;
-      launch.add(kernels[t.dst_type][t.src_type], dst, src, t.count, t.dst_step, t.src_step);
+      const auto kernel = kernels[t.dst_type][t.src_type];
+      launch.add(segment_of(kernel, dst, src, t.count, t.dst_step, t.src_step), true);
     }
   }
-  launch.run(threads);
+  launch.finish();
+  const swa_fast::Action action = {swa_fast::Action::kBlend, swa_fast::mean_weight(4)};
+  launch.run(&action, threads);
   lists.dst.insert(lists.dst.end(), lists.src.begin(), lists.src.end());
   return lists.dst;
 }

@@ -11,6 +11,7 @@
 #endif
 
 #include "check.h"
+#include "plans.h"
 
 using swa_fast::Weight;
 using swa_fast::cpu::Launch;
@@ -101,17 +102,21 @@ void check_even(const std::vector<Tensor>& tensors, const std::vector<std::vecto
 
 void check_launch(std::vector<Tensor> tensors, int threads) {
   give_addresses(&tensors);
-  Launch launch(Weight{0.25f, 0.25});
+  Launch launch;
   launch.reserve(tensors.size());
   int64_t total = 0;
   for (const Tensor& tensor : tensors) {
-    launch.add(kNoteTakers[tensor.kernel], reinterpret_cast<void*>(tensor.dst),
-               reinterpret_cast<void*>(tensor.src), tensor.count, tensor.dst_step, tensor.src_step);
+    launch.add(segment_of(kNoteTakers[tensor.kernel], reinterpret_cast<void*>(tensor.dst),
+                          reinterpret_cast<void*>(tensor.src), tensor.count, tensor.dst_step,
+                          tensor.src_step),
+               true);
     total += tensor.bytes();
   }
-  CHECK_EQ(launch.bytes(), total);
+  launch.finish();
+  const swa_fast::Action action = {swa_fast::Action::kBlend, Weight{0.25f, 0.25}};
+  CHECK_EQ(launch.bytes(&action), total);
   CHECK(calls.empty());
-  launch.run(threads);
+  launch.run(&action, threads);
 
   std::vector<std::vector<Call>> pieces(tensors.size());
   for (const Call& call : calls) {

@@ -4,8 +4,8 @@
 #include "buffers.h"
 #include "check.h"
 #include "core/error.h"
-#include "core/plan.h"
 #include "core/weight.h"
+#include "plans.h"
 
 using swa_fast::Error;
 using swa_fast::ErrorKind;
@@ -41,7 +41,7 @@ void check_refused(Op op, Call& call, const Buffers& dst, const Buffers& src, Er
                    const std::string& message, double weight = 0.5) {
   const auto before = call.contents();
   const Error error = CHECK_THROWS(
-      Error, Plan(op, {"averages", "values", dst, src}, swa_fast::lerp_weight(weight)).run());
+      Error, run_call(op, {"averages", "values", dst, src}, swa_fast::lerp_weight(weight)));
   CHECK_EQ(std::string(error.what()), message);
   CHECK_EQ(static_cast<int>(error.kind()), static_cast<int>(kind));
   CHECK(call.contents() == before);
@@ -71,10 +71,11 @@ TEST(the_unspoiled_call_is_accepted) {
     Call call;
     const auto before = call.contents();
     const Buffers dst = buffers_of(call.dst), src = buffers_of(call.src);
-    const Plan plan(op, {"averages", "values", dst, src}, swa_fast::lerp_weight(0.5));
+    const Plan plan = plan_of(op, {"averages", "values", dst, src});
     CHECK(!plan.empty());
     CHECK(call.contents() == before);  // a plan is not yet a deed
-    plan.run();
+    const swa_fast::Action action = action_of(op, swa_fast::lerp_weight(0.5));
+    plan.run(&action);
     CHECK(call.contents() != before);
   }
 }
@@ -206,9 +207,9 @@ TEST(misaligned_elements) {
     // Bytes are copied and exchanged wherever they lie.
     const std::vector<unsigned char> before(static_cast<unsigned char*>(dst[3].data),
                                             static_cast<unsigned char*>(dst[3].data) + 24);
-    Plan(Op::kSwap, {"averages", "values", dst, src}, swa_fast::lerp_weight(1)).run();
+    run_call(Op::kSwap, {"averages", "values", dst, src}, swa_fast::lerp_weight(1));
     CHECK(std::memcmp(src[3].data, before.data(), 24) == 0);
-    Plan(Op::kCopy, {"averages", "values", dst, src}, swa_fast::lerp_weight(1)).run();
+    run_call(Op::kCopy, {"averages", "values", dst, src}, swa_fast::lerp_weight(1));
     CHECK(std::memcmp(dst[3].data, before.data(), 24) == 0);
   }
 }

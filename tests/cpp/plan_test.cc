@@ -5,9 +5,9 @@
 #include "buffers.h"
 #include "check.h"
 #include "core/error.h"
-#include "core/plan.h"
 #include "float_control.h"
 #include "kernel_cases.h"
+#include "plans.h"
 
 using swa_fast::Op;
 using swa_fast::Plan;
@@ -16,7 +16,7 @@ namespace {
 
 void call(Op op, std::vector<Tensor>& dst, std::vector<Tensor>& src, swa_fast::Weight weight) {
   const std::vector<swa_fast::Buffer> dst_buffers = buffers_of(dst), src_buffers = buffers_of(src);
-  Plan(op, {"averages", "values", dst_buffers, src_buffers}, weight).run();
+  run_call(op, {"averages", "values", dst_buffers, src_buffers}, weight);
 }
 
 template <class T>
@@ -157,9 +157,10 @@ TEST(empty_and_zero_dimensional_tensors) {
   std::vector<Tensor> only_empty = {Tensor(kFloat32, Layout({0}))}, none;
   for (std::vector<Tensor>* const list : {&only_empty, &none}) {
     const std::vector<swa_fast::Buffer> buffers = buffers_of(*list);
-    const Plan plan(Op::kLerp, {"averages", "values", buffers, buffers}, weights()[0]);
+    const Plan plan = plan_of(Op::kLerp, {"averages", "values", buffers, buffers});
     CHECK(plan.empty());
-    plan.run();
+    const swa_fast::Action action = action_of(Op::kLerp, weights()[0]);
+    plan.run(&action);
   }
 }
 
@@ -198,8 +199,7 @@ TEST(a_value_may_be_shared) {
   std::vector<Tensor> src = {Tensor(kFloat32, std::vector<float>{2, 6})};
   const std::vector<swa_fast::Buffer> dst_buffers = buffers_of(dst);
   const std::vector<swa_fast::Buffer> src_buffers = {src[0].buffer(), src[0].buffer()};
-  Plan(Op::kLerp, {"averages", "values", dst_buffers, src_buffers}, swa_fast::lerp_weight(0.5))
-      .run();
+  run_call(Op::kLerp, {"averages", "values", dst_buffers, src_buffers}, swa_fast::lerp_weight(0.5));
   CHECK(dst[0].elements<float>() == std::vector<float>({1, 3}));
   CHECK(dst[1].elements<float>() == std::vector<float>({3, 5}));
 }
@@ -223,8 +223,8 @@ TEST(copies_go_along) {
                                 Tensor({swa_fast::kCodeFloat, 64}, std::vector<double>{9})};
     const auto d = buffers_of(dst), s = buffers_of(src), t = buffers_of(to), f = buffers_of(from);
     const swa_fast::TensorLists copies = {"copies[0]", "copies[1]", t, f};
-    Plan(Op::kLerp, {"averages", "values", d, s}, swa_fast::lerp_weight(weight), nullptr, &copies)
-        .run();
+    const swa_fast::Action action = action_of(Op::kLerp, swa_fast::lerp_weight(weight));
+    plan_of(Op::kLerp, {"averages", "values", d, s}, nullptr, &copies).run(&action);
     const auto w = static_cast<float>(weight);
     CHECK(dst[0].elements<float>() == std::vector<float>({4 * w, 8 - 4 * w}));
     CHECK(to[0].elements<int64_t>() == std::vector<int64_t>({4, 5, 6}));
@@ -238,8 +238,7 @@ TEST(an_average_and_a_copy_must_not_meet) {
   const auto d = buffers_of(dst), s = buffers_of(src);
   const swa_fast::TensorLists copies = {"copies[0]", "copies[1]", s, d};
   const swa_fast::Error error = CHECK_THROWS(
-      swa_fast::Error,
-      Plan(Op::kLerp, {"averages", "values", d, s}, swa_fast::lerp_weight(0.5), nullptr, &copies));
+      swa_fast::Error, plan_of(Op::kLerp, {"averages", "values", d, s}, nullptr, &copies));
   CHECK_EQ(std::string(error.what()).find("copies[0][0] and values[0] overlap"), 0u);
   CHECK(dst[0].elements<float>() == std::vector<float>({0, 8}));
 }
