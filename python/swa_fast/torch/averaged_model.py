@@ -9,6 +9,7 @@ import torch
 from torch.optim import swa_utils
 
 from swa_fast import _core
+from swa_fast.average import Average
 
 from . import pairs
 from .half_precision import Float32Averages, half_tensors
@@ -48,7 +49,8 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         model: the model to average; copied.
         device: where the copy is kept; None keeps each parameter where it is.
         avg_fn: function of (average, value, count) that returns the new average, per tensor.
-        multi_avg_fn: function of (averages, values, count) that writes into the averages.
+        multi_avg_fn: function of (averages, values, count) that writes into the averages; or a
+            ``swa_fast.Average``, whose snapshots are then taken, and ``n_averaged`` counts updates.
         use_buffers: whether floating-point buffers are averaged too, instead of copied.
 
     Example:
@@ -73,6 +75,11 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         use_buffers: bool = False,
     ) -> None:
         """Copies ``model``; the averages start with the first update."""
+        if isinstance(multi_avg_fn, Average) and multi_avg_fn.dtype is not None:
+            raise ValueError(
+                "the dtype of multi_avg_fn must be None, because the averaged model keeps the "
+                f"model's own. Received: {multi_avg_fn.dtype}"
+            )
         super().__init__(model, device, avg_fn, multi_avg_fn, use_buffers)
         self._float32 = Float32Averages()
         self._count = HostCount()
@@ -91,18 +98,19 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
                 written.
         """
         multi_avg_fn = self.multi_avg_fn
-        fused = multi_avg_fn is None or isinstance(multi_avg_fn, SwaMultiAvg | EmaMultiAvg)
+        ours = SwaMultiAvg | EmaMultiAvg | Average
+        fused = multi_avg_fn is None or isinstance(multi_avg_fn, ours)
         if self.avg_fn is not None or not fused:
             super().update_parameters(model)
             return
         count_tensor = self.n_averaged
         require_writable(count_tensor, "n_averaged")
         count = self._count.read(count_tensor)
-        decay = multi_avg_fn.decay if isinstance(multi_avg_fn, EmaMultiAvg) else None
-        weight = count if decay is None or count == 0 else 1.0 - decay
-        root = unwrapped(model)
-        if not self._run_bound(root, weight):
-            self._bind_and_run(root, weight)
+        weight = _weight(multi_avg_fn, count)
+        if weight is not None:
+            root = unwrapped(model)
+            if not self._run_bound(root, weight):
+                self._bind_and_run(root, weight)
         with torch.no_grad():
             count_tensor.add_(1)
         self._count.wrote(count_tensor, count + 1)
@@ -248,6 +256,19 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         self._count = HostCount()
         self._bound = None
         self._known = {}
+
+
+def _weight(multi_avg_fn: Any, count: int) -> int | float | None:
+    """Returns the weight of the snapshot that follows ``count`` updates; None if none is due."""
+    if isinstance(multi_avg_fn, Average) and count >= 0:
+        update = count + 1
+        if not multi_avg_fn.due(update):
+            return None
+        last = multi_avg_fn.last_due(count)
+        return multi_avg_fn.weight(multi_avg_fn.count(count), update, update - last)
+    if isinstance(multi_avg_fn, EmaMultiAvg) and count != 0:
+        return 1.0 - multi_avg_fn.decay
+    return count
 
 
 _NO_MATCH = "the model does not match the averaged model"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from swa_fast._schedule import check_integer
+from swa_fast.average import Average
 
 from .averager import WeightAverager
 from .source import unique
@@ -31,6 +32,8 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         optimizer: the optimizer to wrap.
         start_averaging: steps before the first snapshot, >= 0.
         average_period: steps from one snapshot to the next, >= 1.
+        averages: several averages at once, ``{name: swa_fast.Average(...)}``, in the place of
+            ``start_averaging``, ``average_period``, ``decay`` and ``dtype``.
         decay: None for the equally weighted mean, a number in [0, 1] for the exponential one.
         dtype: of the averages; by default float32 for half-precision parameters.
         device: where the averages are kept; by default with the parameters.
@@ -66,6 +69,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         start_averaging: int = 0,
         average_period: int = 10,
         *,
+        averages: Mapping[str, Average] | None = None,
         decay: float | None = None,
         dtype: Any = None,
         device: Any = None,
@@ -81,14 +85,18 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
                 "averager. Received: an SWA; wrap its .optimizer, or keep a WeightAverager beside"
             )
         self.optimizer = optimizer
-        self._config = {
-            "start": check_integer("start_averaging", start_averaging, 0),
-            "period": check_integer("average_period", average_period, 1),
-            "decay": decay,
-            "dtype": dtype,
-            "device": device,
-            "nonfinite": nonfinite,
-        }
+        start = check_integer("start_averaging", start_averaging, 0)
+        period = check_integer("average_period", average_period, 1)
+        self._config: dict[str, Any] = {"device": device, "nonfinite": nonfinite}
+        if averages is None:
+            self._config |= {"start": start, "period": period, "decay": decay, "dtype": dtype}
+        elif (start, period, decay, dtype) == (0, 10, None, None):
+            self._config |= {"averages": averages}
+        else:
+            raise TypeError(
+                "start_averaging, average_period, decay and dtype describe a single average, and "
+                "averages describes several: put them into each swa_fast.Average"
+            )
         self.averager = WeightAverager(_named_parameters_of(optimizer), **self._config)
         self._register()
 
@@ -141,17 +149,18 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
             self.optimizer.param_groups.pop()
             raise
 
-    def assign_average_vars(self, params: Any = None) -> None:
+    def assign_average_vars(self, params: Any = None, name: str | None = None) -> None:
         """Copies the averages into the parameters, as at the end of training.
 
         Args:
             params: a module or a list of tensors instead, in the order of the parameter groups.
+            name: which of several averages.
 
         Raises:
             RuntimeError: no snapshot was taken yet.
             ValueError: ``params`` does not match.
         """
-        self.averager.copy_to(params)
+        self.averager.copy_to(params, name)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the wrapped optimizer, with the averages under "averager".
@@ -206,8 +215,12 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         """Shows the schedule and the wrapped optimizer."""
-        start, period = self._config["start"], self._config["period"]
-        return f"SWA(start_averaging={start}, average_period={period}, optimizer={self.optimizer})"
+        if "averages" in self._config:
+            what = f"averages={self._config['averages']}"
+        else:
+            start, period = self._config["start"], self._config["period"]
+            what = f"start_averaging={start}, average_period={period}"
+        return f"SWA({what}, optimizer={self.optimizer})"
 
     def __copy__(self) -> SWA:
         """Refuses: two averagers would follow the steps of one optimizer."""
@@ -247,8 +260,9 @@ def _named_parameters_of(optimizer: Any) -> list[Any]:
 
 
 def _require_no_snapshot(averager: WeightAverager, received: str) -> None:
-    if averager.count > 0:
+    count = max(averager.counts.values())
+    if count > 0:
         raise RuntimeError(
             "parameters can be added and removed before the first snapshot only. Received: "
-            f"{received}, after {averager.count} snapshots"
+            f"{received}, after {count} snapshots"
         )

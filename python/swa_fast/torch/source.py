@@ -188,6 +188,11 @@ class Source:
         if chosen is not None:
             kept = [one for one in named if chosen(one.name, one.tensor)]
             self._left_out = {one.name for one in named} - {one.name for one in kept}
+            if not kept:
+                raise ValueError(
+                    "include, exclude and requires_grad_only leave no tensor to average. Received: "
+                    f"{len(named)} tensors, the first {[one.name for one in named[:5]]}"
+                )
             named = kept
         for one in named:
             _require_values(one)
@@ -244,7 +249,13 @@ class Source:
         use_buffers = self.use_buffers and isinstance(params_or_module, nn.Module)
         other = Source(params_or_module, use_buffers, what)
         if other.module is None or self.module is None:
-            return other.tensors()
+            tensors = other.tensors()
+            if len(tensors) != len(self.names):
+                raise ValueError(
+                    f"{what} must have a tensor for each of {len(self.names)} averages. Received: "
+                    f"{len(tensors)}"
+                )
+            return tensors
         return [one.tensor for one in self._aligned(named_tensors(other.module, self.use_buffers))]
 
     def _aligned(self, named: Sequence[Named]) -> list[Named]:

@@ -55,7 +55,8 @@ def check_state(
         if key not in state_dict:
             hint = ""
             if key == count_key and ("counts" if keys is None else "count") in state_dict:
-                hint = f"; it is the state of {'several averages' if keys is None else 'one'}"
+                found = "several averages" if keys is None else "one average"
+                hint = f"; it is the state of {found}"
             raise KeyError(f"state_dict must hold {key!r}. Received: {list(state_dict)}{hint}")
     averages = state_dict["averages"]
     if keys is None:

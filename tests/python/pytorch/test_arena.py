@@ -131,7 +131,7 @@ def test_to_changes_device_and_dtype() -> None:
     assert averager.averages()[-1].dtype == torch.int64
     assert averager.update()
     assert averager.count == 4
-    with pytest.raises(TypeError, match="dtype must be a floating-point torch.dtype"):
+    with pytest.raises(TypeError, match=r"dtype must be a floating-point torch\.dtype"):
         averager.to(dtype=torch.int32)
 
 
