@@ -120,9 +120,8 @@ def test_a_state_resumes_bit_for_bit(config: bool) -> None:
     torch.save(averager.state_dict(config=config), file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
-    assert set(state) == {"averages", "counts", "step", "skipped"} | (
-        {"config"} if config else set()
-    )
+    keys = ["averages", "counts", "step", "skipped", "config"]
+    assert list(state) == (keys if config else keys[:-1])
     assert set(state["averages"]) == set(DESCRIBED)
     other_net, other = make()
     other.load_state_dict(state)
@@ -214,13 +213,11 @@ def test_values_of_another_model_or_list() -> None:
     averager.update([p.detach() for p in net.parameters()])
     averager.update()
     assert averager.count == 3
-    with pytest.raises(ValueError, match="'4.weight' has shape"):
-        wrong = make_net()
-        wrong[4] = nn.Linear(16, 4)
+    wrong = make_net()
+    wrong[4] = nn.Linear(16, 4)
+    with pytest.raises(ValueError, match=r"'4\.weight' has shape"):
         averager.update(wrong)
-    with pytest.raises(
-        ValueError, match="values must have a tensor for each of 6 averages. Received: 1"
-    ):
+    with pytest.raises(ValueError, match="values must have a tensor for each of 6 averages"):
         averager.update([torch.ones(2)])
     assert averager.count == 3
 
