@@ -1,6 +1,9 @@
 #include "python/walk.h"
 
+#include <string>
 #include <unordered_map>
+
+#include "core/error.h"
 
 namespace py = pybind11;
 
@@ -124,6 +127,10 @@ bool Walk::same_members(PyObject* dict, Kind kind, uint32_t count, size_t* next,
 }
 
 py::list identities_of(py::handle objects) {
+  if (PyList_Check(objects.ptr()) == 0) {
+    throw_type_error("objects must be a list. Received: " +
+                     std::string(Py_TYPE(objects.ptr())->tp_name));
+  }
   py::list identities;
   for (const py::handle object : objects) {
     PyObject* const dict = PyObject_GenericGetDict(object.ptr(), nullptr);

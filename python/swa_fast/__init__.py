@@ -34,9 +34,11 @@ from swa_fast._core import (
 if _TYPE_CHECKING:
     from swa_fast import decays, plots
     from swa_fast.average import Average
+    from swa_fast.averager import Averager
 
 __all__ = [
     "Average",
+    "Averager",
     "__version__",
     "build_info",
     "combine_",
@@ -52,7 +54,7 @@ __all__ = [
 
 # Imported when they are first asked for: the modules that make dataclasses take longer to import
 # than all the rest.
-_LATER = {"Average": "swa_fast.average", "decays": "", "plots": ""}
+_LATER = {"Average": "swa_fast.average", "Averager": "swa_fast.averager", "decays": "", "plots": ""}
 
 
 def __getattr__(name: str) -> _Any:

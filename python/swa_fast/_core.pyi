@@ -58,9 +58,9 @@ def identities_of(objects: Iterable[Any]) -> list[Any]: ...
 
 # One list of targets: its name in errors; its role; the number of the average whose snapshots move
 # it; of a view, the index of the list of targets that it shows, which has one for each value, else
-# -1; the tensors; the tensors in whose memory they all lie and which are looked at anew at each run,
-# or None where that is each of them itself; to which values they belong, in ascending order, None if
-# each value has one; which of them are copied and not averaged.
+# -1; the tensors; those in whose memory they all lie, which are looked at anew at each run, or None
+# where that is each of them itself; to which values they belong, in ascending order, None if each
+# value has one; which of them are copied and not averaged.
 _Targets = tuple[
     str,
     Literal["average", "copy", "view"],
@@ -81,8 +81,8 @@ class Prepared:
         values_name: str = "values",
         op: Literal["lerp", "tfa_mean"] = "lerp",
     ) -> None: ...
-    # From now on run() takes the values from the module's tree, walked live: `lists_plainly` tells of
-    # a module type whether it uses nn.Module's own listing methods. False if the tree cannot be
+    # From now on run() takes the values from the module's tree, walked live: `lists_plainly` tells
+    # of a module type whether it uses nn.Module's own listing methods. False if the tree cannot be
     # walked, or does not hold all values.
     def watch_values(
         self,

@@ -154,8 +154,8 @@ def test_a_value_may_be_its_own_only_target() -> None:
     assert _core.Prepared([x], [average("averages", 0, [x])]).run([1], [x])
     with pytest.raises(ValueError, match="overlap in memory"):
         _core.Prepared([x], [average("a", 0, [x]), average("b", 1, [np.zeros(4, np.float32)])])
+    y = np.zeros(4, np.float32)
     with pytest.raises(ValueError, match=r"a\[0\] and b\[0\] overlap"):
-        y = np.zeros(4, np.float32)
         _core.Prepared([x], [average("a", 0, [y]), average("b", 1, [y])])
 
 
