@@ -346,3 +346,23 @@ def test_tensors_are_left_as_torch_wants_them() -> None:
     torch.utils.swap_tensors(one, other)
     assert averager.update()
     assert averager.averages()[0].tolist() == [0.5] * 3
+
+
+def test_a_thousand_preparations_leave_nothing_behind() -> None:
+    net = make_net()
+    averager, averaged = WeightAverager(net), AveragedModel(net)
+
+    def replace_and_update(times: int) -> None:
+        for _ in range(times):
+            net[4].weight = nn.Parameter(torch.ones(3, 16))
+            averager.update()
+            averaged.update_parameters(net)
+
+    replace_and_update(50)
+    gc.collect()
+    tensors = sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+    prepared = sum(isinstance(thing, _core.Prepared) for thing in gc.get_objects())
+    replace_and_update(1000)
+    gc.collect()
+    assert sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()) <= tensors
+    assert sum(isinstance(thing, _core.Prepared) for thing in gc.get_objects()) == prepared
