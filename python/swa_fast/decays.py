@@ -428,12 +428,12 @@ def _gamma_of(sigma_rel: float) -> float:
         slope = 3 * gamma**2 + 14 * gamma + 16 - inverse_square
         return gamma - excess / slope
 
-    # From above the root, where the cubic is convex, the steps go down until rounding ends them.
+    # From above the root, where the cubic is convex, exact steps go down until rounding ends them:
+    # the last one starts within an ulp of the root, and its own error is the square of that.
     gamma = 1 / sigma_rel - 1
-    while (lower := float(newton(Fraction(gamma)))) < gamma:
-        gamma = lower
-    # Each exact step doubles the number of right digits: 16, 32, 64.
-    return max(0.0, float(newton(newton(Fraction(gamma)))))
+    while (nearer := float(newton(Fraction(gamma)))) < gamma:
+        gamma = nearer
+    return max(0.0, nearer)
 
 
 def _set(schedule: Any, /, **settings: Any) -> None:
