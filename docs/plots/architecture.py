@@ -9,7 +9,7 @@ from style import OURS, QUIET, TEXT, figure
 
 LAYERS = (
     ("Frameworks", "swa_fast.torch, swa_fast.keras, swa_fast.tf_keras, swa_fast.tensorflow", 0),
-    ("Schedule", "_schedule.py: when is a snapshot due", 0),
+    ("Averages", "average.py, decays.py: when a snapshot is due, with what weight", 0),
     ("The calls", "running_mean_, lerp_, swap_, copy_ on lists of tensors", 0),
     ("Binding", "bindings.cc: arguments in, exceptions out", 1),
     ("Importing", "dlpack_*: Python objects to buffers", 1),

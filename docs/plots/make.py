@@ -13,6 +13,7 @@ import averaging
 import batch_norm
 import benchmarks
 import low_precision
+import schedules
 
 if __name__ == "__main__":
     architecture.main()
@@ -20,3 +21,4 @@ if __name__ == "__main__":
     averaging.main([])
     batch_norm.main([])
     low_precision.main([])
+    schedules.main()

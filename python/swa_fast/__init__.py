@@ -14,10 +14,6 @@ Example:
     array([2., 2., 2.], dtype=float32)
 """
 
-import importlib as _importlib
-from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
-
 from swa_fast import _cpu_floor as _cpu_floor  # first: refuses a CPU that cannot run the rest
 from swa_fast._core import (
     __version__,
@@ -31,7 +27,10 @@ from swa_fast._core import (
     swap_,
 )
 
-if _TYPE_CHECKING:
+TYPE_CHECKING = False
+"""True to those who check types, as ``typing.TYPE_CHECKING``, which takes longer to import."""
+
+if TYPE_CHECKING:
     from swa_fast import decays, plots
     from swa_fast.average import Average
     from swa_fast.averager import Averager
@@ -52,21 +51,26 @@ __all__ = [
     "swap_",
 ]
 
-# Imported when they are first asked for: the modules that make dataclasses take longer to import
-# than all the rest.
-_LATER = {"Average": "swa_fast.average", "Averager": "swa_fast.averager", "decays": "", "plots": ""}
+if not TYPE_CHECKING:
+    # Imported when they are first asked for: `dataclasses`, on which they stand, takes several
+    # times as long to import as all the rest. Each name and the module that has it, or is it.
+    _LATER = {
+        "Average": "average",
+        "Averager": "averager",
+        "decays": "decays",
+        "plots": "plots",
+    }
 
+    def __getattr__(name):
+        """Imports what is not needed by the calls."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-def __getattr__(name: str) -> _Any:
-    """Imports what is not needed by the calls."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _importlib.import_module(_LATER[name] or f"{__name__}.{name}")
-    value = getattr(module, name) if _LATER[name] else module
-    globals()[name] = value
-    return value
+        module = import_module(f"{__name__}.{_LATER[name]}")
+        value = globals()[name] = getattr(module, name, module)
+        return value
 
-
-def __dir__() -> list[str]:
-    """Returns the names there are, imported or not."""
-    return sorted({*globals(), *__all__})
+    def __dir__():
+        """Returns the names there are, imported or not."""
+        return sorted({*globals(), *__all__})

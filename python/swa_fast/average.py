@@ -35,9 +35,9 @@ class Average:
         period: updates from one snapshot to the next, >= 1.
         dtype: of the floating-point averages: "float64", "float32", "float16", "bfloat16", or the
             dtype of any framework that has such a name. None leaves the choice to the averager.
-        initial: whether the values at construction are a snapshot, the first: so the averages of
-            ``tfa.optimizers.MovingAverage``, torch_ema and ultralytics start. The count is 1 before
-            the first update, whose snapshot weighs 1/2 in a mean.
+        initial: whether the values at construction are the first snapshot, as in
+            ``tfa.optimizers.MovingAverage``, torch_ema and ultralytics. The average then has 1
+            snapshot before the first update, whose own is the second: it weighs 1 / 2 in a mean.
 
     Attributes:
         decay: None, a float, or a schedule. A ``decays.constant`` is kept as its number.

@@ -87,7 +87,7 @@ class warmup:
 
     Args:
         decay: the largest decay, from 0 to 1.
-        gamma: snapshots in the warm-up's unit of time, > 0.
+        gamma: > 0; so many times as many snapshots make the same decay as with 1.
         power: > 0; 2 / 3 reaches 0.999 after 31,600 snapshots and 0.9999 after a million, 3 / 4
             after 10,000 and 215,400.
         minimum: the smallest decay, from 0 to ``decay``.
@@ -159,7 +159,8 @@ class ramp:
 
     Args:
         decay: what it approaches, from 0 to 1.
-        tau: snapshots in which it comes within ``1 / e`` of it, > 0. ultralytics has 2,000.
+        tau: snapshots, > 0: after so many it is 63 % of ``decay``, after three times as many 95 %.
+            ultralytics has 2,000.
 
     Raises:
         TypeError: an argument is not a number.
@@ -278,9 +279,9 @@ class after:
     snapshot of any average it is copied, and at the second ``schedule`` is asked with ``s`` 1.
     That is ``update_after_step`` of timm, diffusers and ema-pytorch.
 
-    An average knows from its start and period which snapshots came after update ``updates``; those
-    that it left out before are missing from ``s``. Called by itself, this takes it that all
-    snapshots were ``n`` updates apart.
+    An average counts the snapshots before update ``updates`` by its start and period: for each that
+    was left out among those, ``s`` stays 1 for one snapshot more. Called by itself, this takes it
+    that all snapshots were ``n`` updates apart.
 
     Args:
         updates: the last update of the first part, >= 0.
@@ -358,8 +359,8 @@ def from_dict(config: Mapping[str, Any]) -> Schedule:
 
     Raises:
         TypeError: ``config`` is not a dict, or a setting has the wrong type.
-        ValueError: the schedule was not saved, being a callable of its user's; or its name is
-            unknown, a setting is missing, unknown or out of range.
+        ValueError: it has no schedule, because that was a callable of your own; or the name is
+            unknown; or a setting is missing, unknown or out of range.
 
     Example:
         >>> from swa_fast import decays
@@ -427,12 +428,12 @@ def _gamma_of(sigma_rel: float) -> float:
         slope = 3 * gamma**2 + 14 * gamma + 16 - inverse_square
         return gamma - excess / slope
 
-    # From above the root, where the cubic is convex, the steps go down until rounding ends them.
+    # From above the root, where the cubic is convex, exact steps go down until rounding ends them:
+    # the last one starts within an ulp of the root, and its own error is the square of that.
     gamma = 1 / sigma_rel - 1
-    while (lower := float(newton(Fraction(gamma)))) < gamma:
-        gamma = lower
-    # Each exact step doubles the number of right digits: 16, 32, 64.
-    return max(0.0, float(newton(newton(Fraction(gamma)))))
+    while (nearer := float(newton(Fraction(gamma)))) < gamma:
+        gamma = nearer
+    return max(0.0, nearer)
 
 
 def _set(schedule: Any, /, **settings: Any) -> None:

@@ -76,7 +76,7 @@ def require_framework(block: Block) -> None:
     if block.runs_in_order:
         before = [other for other in BLOCKS[block.page] if other.line <= block.line]
         code = GIVEN.get(block.page, "") + "".join(o.code for o in before if o.runs_in_order)
-    for name in ("torch", "tensorflow", "keras", "tf_keras", "jax"):
+    for name in ("torch", "tensorflow", "keras", "tf_keras", "jax", "matplotlib"):
         used = re.search(rf"^\s*(import|from) {name}\b", code, re.MULTILINE)
         if used and importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")

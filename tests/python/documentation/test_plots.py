@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from documentation.blocks import ROOT
+from swa_fast import decays
 
 pytest.importorskip("matplotlib")
 
@@ -26,6 +27,7 @@ SCRIPTS = (
     "low_precision",
     "benchmarks",
     "architecture",
+    "schedules",
 )
 
 
@@ -139,6 +141,23 @@ def test_batch_norm_draws_and_fills(scripts: Any, docs: Path) -> None:
     errors = [float(row.split("|")[2].split("±")[0]) for row in rows]
     assert len(errors) == 4
     assert errors[3] < errors[2]  # recomputed statistics against those of a new layer
+
+
+def test_every_schedule_has_a_picture(scripts: Any, docs: Path) -> None:
+    schedules = scripts("schedules")
+    known = set(decays.__all__) - {"to_dict", "from_dict"}
+    assert set(schedules.PICTURES) == {"mean", *known}
+    for name, (_, averages) in schedules.PICTURES.items():
+        if name not in ("mean", "constant"):
+            kinds = {type(average.decay).__name__ for average in averages.values()}
+            assert kinds == {name}
+    schedules.main()
+    page = (docs / "averaging.md").read_text(encoding="utf-8")
+    for name in schedules.PICTURES:
+        drawn = (docs / "images" / f"profile-{name}.svg").read_text(encoding="utf-8")
+        committed = ROOT / "docs" / "images" / f"profile-{name}.svg"
+        assert drawn.count("<path") == committed.read_text(encoding="utf-8").count("<path")
+        assert f"](images/profile-{name}.svg)" in page
 
 
 def test_low_precision_shows_the_stall(scripts: Any) -> None:
