@@ -47,8 +47,8 @@ if(SWA_FAST_BUNDLE_LIBGOMP)
   swa_fast_install_libgomp(_core)
 endif()
 
-# Whatever the flags of the rest, these two files run on the architecture's first model: they are
-# what tells an older CPU that the rest would not.
+# Whatever the flags of the rest, this file runs on the architecture's first model: it is what tells
+# an older CPU that the rest would not.
 set(first_model_flags "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set(first_model_flags -march=x86-64 -mno-sse3 -mno-avx -mno-bmi -mno-bmi2 -mno-popcnt -mno-lzcnt
@@ -56,10 +56,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64)$")
   set(first_model_flags -march=armv8-a)
 endif()
-set_source_files_properties(csrc/cpu_floor/detected.cc csrc/cpu_floor/module.cc PROPERTIES
+set_source_files_properties(csrc/cpu_floor/module.cc PROPERTIES
   COMPILE_OPTIONS "${first_model_flags};-fno-exceptions;-fno-rtti")
 Python_add_library(_cpu_floor MODULE WITH_SOABI
-  csrc/cpu_floor/detected.cc
   csrc/cpu_floor/module.cc
   csrc/cpu_floor/required.cc)
 target_include_directories(_cpu_floor PRIVATE csrc)

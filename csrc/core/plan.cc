@@ -125,7 +125,7 @@ void Plan::add(Op op, const char* values_name, const std::vector<Buffer>& values
   read_.reserve(pairs_);
   cpu_.reserve(pairs_);
   if (kept_) {
-    values_.reserve(count);
+    values_.reserve(values_.size() + count);
     places_.reserve(pairs_);
   }
   for (size_t i = 0; i < count; ++i) {
@@ -178,7 +178,7 @@ void Plan::add_pair(Op op, const Pair& pair, const Targets& target, bool follows
   const bool on_cuda = pair.dst().device.type == DeviceType::kCuda;
   if (kept_) {
     places_.push_back({work, on_cuda, target.role != Targets::kView,
-                       static_cast<uint32_t>(pair.src_index),
+                       static_cast<uint32_t>(values_.size()) - 1,
                        on_cuda ? cuda_.size() : cpu_.size()});
   }
   if (on_cuda) {
@@ -221,6 +221,7 @@ bool Plan::matches(const std::vector<Buffer>& values) {
 }
 
 bool Plan::rebind(const std::vector<Buffer>& values) {
+  if (swaps_) return false;  // its values are written too
   const auto address = [&](size_t i) { return reinterpret_cast<uintptr_t>(values[i].data); };
   for (const Place& place : places_) {
     const auto alignment = static_cast<uintptr_t>(place.work.src_alignment);

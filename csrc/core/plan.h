@@ -54,7 +54,8 @@ class Plan {
 
   // True if the values are what the plan was prepared for, at whatever addresses: the next run uses
   // the new ones. False if a new plan is needed: they differ in number, type, shape, layout, device
-  // or alignment. Throws Error if at the new addresses a rule is broken. For plans of one add().
+  // or alignment, or a swap's have moved. Throws Error if at the new addresses a rule is broken. If
+  // it is false, or throws, the plan is as before. The values are those of all add(), in order.
   bool matches(const std::vector<Buffer>& values);
   // The same for one value, if nothing has moved.
   bool is_same(size_t index, const Buffer& value) const { return values_.is_same(index, value); }
@@ -73,7 +74,7 @@ class Plan {
     Work work;
     bool on_cuda;
     bool reads_value;  // else it reads another target: a view
-    uint32_t value;    // index
+    uint32_t value;    // index among the values of all add()
     size_t at;         // in cpu_ or cuda_
   };
   // The names of the pairs from `first` on, in the order of add().
@@ -91,6 +92,7 @@ class Plan {
   bool rebind(const std::vector<Buffer>& values);
 
   bool kept_;
+  bool swaps_ = false;
   const Counter* counter_;
   cpu::Launch cpu_;
   cuda::Launch cuda_;

@@ -1,56 +1,35 @@
 // The Python module swa_fast._cpu_floor: importing it raises ImportError on a CPU that could not
 // run swa_fast._core. A module of its own, because the constructors of _core run before any check
-// in it could; compiled, like detected.cc, for the architecture's first model, and without a C++
-// library.
-#define PY_SSIZE_T_CLEAN
+// in it could; compiled for the architecture's first model, and without a C++ library.
 #include <Python.h>
-
-#include <stdio.h>
-#include <string.h>
 
 #include "cpu_floor/features.h"
 
 namespace {
 
-using swa_fast::cpu_floor::detected;
-using swa_fast::cpu_floor::feature_name;
-using swa_fast::cpu_floor::Features;
-using swa_fast::cpu_floor::kRequired;
+struct Feature {
+  const char* name;
+  bool is_offered;
+};
 
-PyObject* names_of(Features features) {
-  PyObject* names = PyList_New(0);
-  for (int i = 0; names != nullptr && feature_name(i) != nullptr; ++i) {
-    if ((features >> i & 1) == 0) continue;
-    PyObject* name = PyUnicode_FromString(feature_name(i));
-    if (name == nullptr || PyList_Append(names, name) != 0) Py_CLEAR(names);
-    Py_XDECREF(name);
-  }
-  return names;
-}
-
-int raise_missing(Features missing) {
+int execute(PyObject*) {
+#define SWA_FAST_FEATURE(name, macro, is_offered) {name, is_offered},
+  const Feature features[] = {SWA_FAST_FOR_EACH_FEATURE(SWA_FAST_FEATURE){nullptr, true}};
+#undef SWA_FAST_FEATURE
   char names[512] = "";
-  for (int i = 0; feature_name(i) != nullptr; ++i) {
-    if ((missing >> i & 1) == 0) continue;
-    const size_t used = strlen(names);
-    snprintf(names + used, sizeof(names) - used, "%s%s", used == 0 ? "" : ", ", feature_name(i));
+  size_t used = 0;
+  for (int i = 0; features[i].name != nullptr; ++i) {
+    if (features[i].is_offered || !swa_fast::cpu_floor::kRequired[i]) continue;
+    const char* const comma = used == 0 ? "" : ", ";
+    used += PyOS_snprintf(names + used, sizeof(names) - used, "%s%s", comma, features[i].name);
   }
+  if (used == 0) return 0;
   PyErr_Format(PyExc_ImportError,
                "this build of swa_fast was compiled for a newer CPU: it needs %s, which this CPU "
                "or its operating system does not offer. Install a wheel, or build from source "
                "without flags such as -march=native.",
                names);
   return -1;
-}
-
-int execute(PyObject* module) {
-  const Features missing = kRequired & ~detected();
-  if (missing != 0) return raise_missing(missing);
-  PyObject* required = names_of(kRequired);
-  if (required == nullptr) return -1;
-  const int status = PyModule_AddObjectRef(module, "required", required);
-  Py_DECREF(required);
-  return status;
 }
 
 PyModuleDef_Slot slots[] = {

@@ -2,9 +2,8 @@
 #include "cpu_floor/features.h"
 
 namespace swa_fast::cpu_floor_newer {
-using cpu_floor::Features;
-extern const Features kRequired;
-}  // namespace swa_fast::cpu_floor_newer
+extern const bool kRequired[];
+}
 
 #define cpu_floor cpu_floor_newer
 #include "../../csrc/cpu_floor/required.cc"

@@ -33,8 +33,20 @@ TEST(floating_kernels_stay_inside) {
       using Dst = typename decltype(to)::Type;
       using Src = typename decltype(from)::Type;
       for (const auto kernel :
-           {table.lerp[to.index][from.index], table.cast[to.index][from.index]}) {
+           {table.lerp[to.index][from.index], table.tfa_mean[to.index][from.index],
+            table.cast[to.index][from.index]}) {
         run_at_fences(kernel, sizeof(Dst), sizeof(Src), &dst, &src);
+      }
+    });
+  });
+}
+
+TEST(terms_stay_inside) {
+  Fenced dst(2048 * sizeof(double)), src(2048 * sizeof(double));
+  for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
+    for_each_storage([&](auto from) {
+      for (const auto kernel : {table.first_term[from.index], table.next_term[from.index]}) {
+        run_at_fences(kernel, sizeof(double), sizeof(typename decltype(from)::Type), &dst, &src);
       }
     });
   });

@@ -1,6 +1,7 @@
 // The floating kernels over the grid: every instruction set x pair of storage types x count x
 // alignment, between sentinels, against the reference, bit for bit.
 #include "check.h"
+#include "core/action.h"
 #include "guarded.h"
 #include "kernel_cases.h"
 
@@ -17,8 +18,9 @@ struct Grid {
   const char* dst_name;
   const char* src_name;
   swa_fast::cpu::RangeKernel kernel;
-  size_t dst_size, src_size;             // bytes of an element
-  const uint8_t *dst, *src;              // kPool elements
+  size_t dst_size, src_size;  // bytes of an element
+  const uint8_t *dst, *src;   // kPool elements
+  std::vector<swa_fast::Weight> weights;
   std::vector<const uint8_t*> expected;  // by weight
   Difference first_difference;
 };
@@ -37,8 +39,8 @@ void run_grid(const Grid& grid) {
       void* const to =
           dst_memory.place(grid.dst + at * grid.dst_size, dst_bytes, dst_offset * grid.dst_size);
       void* const from = src_memory.place(src, src_bytes, src_offset * grid.src_size);
-      const size_t weight = run % weights().size();
-      grid.kernel(to, from, count, weights()[weight]);
+      const size_t weight = run % grid.weights.size();
+      grid.kernel(to, from, count, grid.weights[weight]);
 
       const uint8_t* const expected = grid.expected[weight] + at * grid.dst_size;
       const int64_t wrong = grid.first_difference(to, expected, count);
@@ -64,19 +66,71 @@ const uint8_t* bytes_of(const std::vector<T>& elements) {
   return reinterpret_cast<const uint8_t*>(elements.data());
 }
 
-// Lerp or cast of one pair of types on every instruction set.
+enum class Kind { kLerp, kTfaMean, kCast };
+
+const std::vector<swa_fast::Weight>& weights_of(Kind kind) {
+  // Counts, some of which float rounds, or which are as large as count + 1 in it.
+  static const std::vector<swa_fast::Weight> counts = {
+      swa_fast::tfa_mean_action(1).weight, swa_fast::tfa_mean_action(998).weight,
+      swa_fast::tfa_mean_action(1 << 24).weight, swa_fast::tfa_mean_action((1 << 24) + 3).weight,
+      swa_fast::tfa_mean_action(swa_fast::kMaxCount).weight};
+  return kind == Kind::kTfaMean ? counts : weights();
+}
+
+// One operation on one pair of types, on every instruction set.
 template <class Dst, class Src>
-void run_pair(Storage<Dst> dst, Storage<Src> src, bool is_lerp, cases::Random& random) {
+void run_pair(Storage<Dst> dst, Storage<Src> src, Kind kind, cases::Random& random) {
   const Expectation<Dst, Src> pool(kPool, random);
+  std::vector<std::vector<Dst>> means;
+  for (const swa_fast::Weight& count : weights_of(Kind::kTfaMean)) {
+    if (kind != Kind::kTfaMean) break;
+    means.emplace_back();
+    for (size_t i = 0; i < kPool; ++i) {
+      means.back().push_back(reference::tfa_mean(pool.dst[i], pool.src[i], count));
+    }
+  }
+  const std::vector<swa_fast::Weight>& scalars = weights_of(kind);
   std::vector<const uint8_t*> expected;
-  for (const std::vector<Dst>& lerp : pool.lerp) {
-    expected.push_back(bytes_of(is_lerp ? lerp : pool.cast));
+  for (size_t i = 0; i < scalars.size(); ++i) {
+    expected.push_back(kind == Kind::kLerp      ? bytes_of(pool.lerp[i])
+                       : kind == Kind::kTfaMean ? bytes_of(means[i])
+                                                : bytes_of(pool.cast));
   }
   for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
-    run_grid({table.isa, dst.name, src.name,
-              (is_lerp ? table.lerp : table.cast)[dst.index][src.index], sizeof(Dst), sizeof(Src),
-              bytes_of(pool.dst), bytes_of(pool.src), expected,
-              is_lerp ? difference<Dst, true> : difference<Dst, false>});
+    const auto& kernels = kind == Kind::kLerp      ? table.lerp
+                          : kind == Kind::kTfaMean ? table.tfa_mean
+                                                   : table.cast;
+    run_grid({table.isa, dst.name, src.name, kernels[dst.index][src.index], sizeof(Dst),
+              sizeof(Src), bytes_of(pool.dst), bytes_of(pool.src), scalars, expected,
+              kind == Kind::kCast ? difference<Dst, false> : difference<Dst, true>});
+  });
+}
+
+// A term of a sum in double: the first, or one that is added to what stands there.
+template <class Src>
+void run_term(Storage<Src> src, bool is_first, cases::Random& random) {
+  const std::vector<double> sums = cases::random_values<double>(kPool, random);
+  const std::vector<Src> values = cases::random_values<Src>(kPool, random);
+  std::vector<swa_fast::Weight> coefficients;
+  std::vector<std::vector<double>> results;
+  for (const double coefficient : {1.0, -0.3, 0.0, 1e300, 5e-324}) {
+    coefficients.push_back({0.0f, coefficient});
+    results.emplace_back();
+    for (size_t i = 0; i < kPool; ++i) {
+      const bool nan = reference::is_nan(values[i]);
+      const double value = nan ? std::nan("") : reference::value_of(values[i]);
+      volatile double product = value * coefficient;
+      volatile double sum = sums[i] + product;
+      results.back().push_back(static_cast<double>(is_first ? product : sum));
+    }
+  }
+  std::vector<const uint8_t*> expected;
+  for (const auto& result : results) expected.push_back(bytes_of(result));
+  for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
+    run_grid({table.isa, is_first ? "first term" : "next term", src.name,
+              (is_first ? table.first_term : table.next_term)[src.index], sizeof(double),
+              sizeof(Src), bytes_of(sums), bytes_of(values), coefficients, expected,
+              difference<double, true>});
   });
 }
 
@@ -112,12 +166,24 @@ void run_in_place(const swa_fast::cpu::KernelTable& table, Storage<Dst> dst, Sto
 
 TEST(lerp_has_the_bits_of_the_contract) {
   cases::Random random(1);
-  for_each_pair([&](auto dst, auto src) { run_pair(dst, src, true, random); });
+  for_each_pair([&](auto dst, auto src) { run_pair(dst, src, Kind::kLerp, random); });
 }
 
 TEST(cast_has_the_bits_of_one_rounding) {
   cases::Random random(2);
-  for_each_pair([&](auto dst, auto src) { run_pair(dst, src, false, random); });
+  for_each_pair([&](auto dst, auto src) { run_pair(dst, src, Kind::kCast, random); });
+}
+
+TEST(tfa_mean_rounds_every_operation) {
+  cases::Random random(21);
+  for_each_pair([&](auto dst, auto src) { run_pair(dst, src, Kind::kTfaMean, random); });
+}
+
+TEST(terms_are_summed_in_double) {
+  cases::Random random(22);
+  for (const bool is_first : {true, false}) {
+    for_each_storage([&](auto src) { run_term(src, is_first, random); });
+  }
 }
 
 TEST(dst_may_be_src) {
@@ -155,4 +221,7 @@ TEST(reference_knows_these_answers) {
   CHECK_EQ(bits_of(reference::convert<double>(Float16{0x7c01})), 0x7ff8040000000000u);
   CHECK_EQ(value_of(Float16{0x7bff}), 65504.0);
   CHECK_EQ(reference::lerp(1.0f, 2.0f, swa_fast::Weight{0.25f, 0.25}), 1.25f);
+  CHECK_EQ(reference::tfa_mean(1.0f, 4.0f, swa_fast::Weight{2.0f, 2.0}), 2.0f);
+  // (0.3f * 2 + 0.7f) / 3 as NumPy's float32 rounds it; in double, rounded once, it is 0x3eddddde.
+  CHECK_EQ(bits_of(reference::tfa_mean(0.3f, 0.7f, swa_fast::Weight{2.0f, 2.0})), 0x3eddddddu);
 }

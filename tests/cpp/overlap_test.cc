@@ -173,6 +173,83 @@ TEST(own_source_is_allowed_as_a_whole_only) {
   }
 }
 
+namespace {
+
+// A group: what it writes, and any number of sources.
+struct Group {
+  Range written;
+  std::vector<Range> sources;
+};
+
+std::string side_name(const Range& r) {
+  const std::string list = r.side == 0 ? "out" : "source" + std::to_string(r.side);
+  return swa_fast::item_name(list.c_str(), r.pair);
+}
+
+// Groups of several sources in little memory, so that they often meet.
+std::vector<Group> random_groups(std::mt19937_64& random) {
+  const uintptr_t room = 30 + random() % 300;
+  std::vector<Group> groups(random() % 5);
+  uint32_t pair = 0;
+  for (Group& group : groups) {
+    pair += static_cast<uint32_t>(random() % 2);
+    const uintptr_t begin = 100 + random() % room, size = 1 + random() % 9;
+    group.written = {begin, begin + size, pair, 0};
+    for (int32_t side = 1; side <= 3; ++side) {
+      const uintptr_t at = random() % 4 == 0 ? begin : 100 + random() % room;
+      const uintptr_t bytes = random() % 3 == 0 ? 1 + random() % 9 : size;
+      group.sources.push_back({at, at + bytes, pair, side});
+    }
+    ++pair;
+  }
+  return groups;
+}
+
+}  // namespace
+
+// Every written range against every other one: what may meet is a group's own output and any of its
+// sources, if they are the same range.
+TEST(several_sources_of_a_group) {
+  std::mt19937_64 random(20);
+  int allowed = 0, refused = 0;
+  for (int round = 0; round < 40000; ++round) {
+    const std::vector<Group> groups = random_groups(random);
+    std::vector<Range> written, read;
+    for (const Group& group : groups) {
+      written.push_back(group.written);
+      read.insert(read.end(), group.sources.begin(), group.sources.end());
+    }
+    std::set<std::string> expected;
+    const auto meet = [](const Range& a, const Range& b) {
+      return a.begin < b.end && b.begin < a.end;
+    };
+    for (const Range& w : written) {
+      for (const Range& other : written) {
+        if (w.pair != other.pair && meet(w, other)) {
+          expected.insert(side_name(w) + " and " + side_name(other));
+        }
+      }
+      for (const Range& r : read) {
+        const bool own = w.pair == r.pair && w.begin == r.begin && w.end == r.end;
+        if (meet(w, r) && !own) expected.insert(side_name(w) + " and " + side_name(r));
+      }
+    }
+    std::string message;
+    try {
+      check_overlap(written, read, side_name);
+    } catch (const Error& error) {
+      message = error.what();
+      CHECK_EQ(std::string(error.refusal().rule), "overlap");
+      CHECK_EQ(error.refusal().index, -1);
+    }
+    const std::string both = message.substr(0, message.find(" overlap"));
+    CHECK_WITH(message.empty() == expected.empty(), message);
+    CHECK_WITH(message.empty() || expected.count(both) == 1, message);
+    ++(expected.empty() ? allowed : refused);
+  }
+  CHECK(allowed > 4000 && refused > 4000);
+}
+
 TEST(message_names_both_and_the_rule) {
   const Error error =
       CHECK_THROWS(Error, check_pairs({{100, 200, 300, 400, 2}, {150, 160, 500, 510, 5}},

@@ -174,4 +174,22 @@ Average lerp(Average average, Value value, const swa_fast::Weight& weight) {
                                     : lerp_rounded_float(a, v, weight.f32));
 }
 
+// (average * count + value) / (count + 1) in the compute type, each operation rounded once; of
+// floats by the same argument, which holds for a quotient too.
+template <class Average, class Value>
+Average tfa_mean(Average average, Value value, const swa_fast::Weight& count) {
+  if (is_nan(average) || is_nan(value)) return convert<Average>(std::nan(""));
+  constexpr bool in_double = std::is_same_v<Average, double> || std::is_same_v<Value, double>;
+  const auto round = [](double x) {
+    if (in_double || std::isnan(x)) return x;
+    return value_of(round_to<float>(x));
+  };
+  const double n = in_double ? count.f64 : static_cast<double>(count.f32);
+  volatile double product = value_of(average) * n;
+  volatile double sum = round(product) + value_of(value);
+  volatile double total = n + 1;
+  volatile double quotient = round(sum) / round(total);
+  return convert<Average>(round(quotient));
+}
+
 }  // namespace reference
