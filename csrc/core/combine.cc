@@ -63,6 +63,9 @@ Combine::Combine(const char* outputs_name, const std::vector<Buffer>& outputs,
   });
 }
 
-void Combine::run() const { launch_.run(cpu::threads_for(launch_.bytes())); }
+void Combine::run() const {
+  const cpu::CallThreads threads(launch_.bytes());
+  launch_.run(threads.count());
+}
 
 }  // namespace swa_fast

@@ -255,7 +255,8 @@ bool Plan::rebind(const std::vector<Buffer>& values) {
 
 void Plan::run(const Action* actions, const cuda::Streams& streams) const {
   cuda_.run(actions, streams);
-  cpu_.run(actions, cpu::threads_for(cpu_.bytes(actions)));
+  const cpu::CallThreads threads(cpu_.bytes(actions));
+  cpu_.run(actions, threads.count());
 }
 
 }  // namespace swa_fast

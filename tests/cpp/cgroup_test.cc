@@ -7,6 +7,7 @@
 #include <string>
 
 #include "check.h"
+#include "cpu/cgroup.h"
 #include "cpu/threads.h"
 
 using swa_fast::cpu::cgroup_cpu_limit;

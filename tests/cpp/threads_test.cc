@@ -13,6 +13,7 @@
 #endif
 
 #include "check.h"
+#include "cpu/cgroup.h"
 
 namespace cpu = swa_fast::cpu;
 
