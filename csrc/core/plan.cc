@@ -108,6 +108,7 @@ struct Plan::Cursor {
 
 void Plan::add(Op op, const char* values_name, const std::vector<Buffer>& values,
                const std::vector<Targets>& targets) {
+  swaps_ = swaps_ || op == Op::kSwap;
   const size_t count = values.size();
   std::vector<Cursor> cursors;
   cursors.reserve(targets.size());
