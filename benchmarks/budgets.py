@@ -8,7 +8,7 @@ A script measures with `swa_fast.bench.timing.compare`, and is this long:
     def measure(workload, seconds):
         found = compare({"ours": ..., "theirs": ...}, seconds)
         kept = at_least("ours against theirs", workload.name, found.ratio("theirs"), 2.0)
-        yield Finding(f"{workload.name}: what is compared", found, [kept])
+        yield Finding(workload.name, "what is compared", found, [kept])
 
     if __name__ == "__main__":
         main(__doc__, measure)
@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +63,18 @@ class Finding:
     """What was measured on one model, and what follows for the budgets.
 
     Attributes:
-        title: what it is about, with the model.
+        subject: the model, or what else it is about.
+        title: what is compared.
         comparison: of the calls that took turns; None if it is a verdict alone.
         verdicts: on the budgets.
+        note: lines that say more.
     """
 
+    subject: str
     title: str
     comparison: Comparison | None = None
-    verdicts: Sequence[Verdict] = field(default_factory=tuple)
+    verdicts: Sequence[Verdict] = ()
+    note: str = ""
 
 
 Measure = Callable[[Any, float], Iterable[Finding]]
@@ -135,7 +139,8 @@ def main(
         for finding in measure(workload, options.seconds):
             findings.append(finding)
             if finding.comparison is not None:
-                print(f"{finding.title}\n{finding.comparison}\n", flush=True)
+                print(f"{finding.subject}: {finding.title}\n{finding.comparison}")
+                print(finding.note, end="\n" * (1 + bool(finding.note)), flush=True)
     verdicts = [verdict for finding in findings for verdict in finding.verdicts]
     if verdicts:
         print(render(verdicts))
@@ -153,8 +158,8 @@ def to_json(findings: Iterable[Finding]) -> dict[str, Any]:
     content: dict[str, list[Any]] = {"findings": [], "budgets": []}
     for finding in findings:
         if finding.comparison is not None:
-            calls = finding.comparison.to_json()
-            content["findings"].append({"title": finding.title, "calls": calls})
+            words = {"subject": finding.subject, "title": finding.title, "note": finding.note}
+            content["findings"].append({**words, "calls": finding.comparison.to_json()})
         content["budgets"] += [asdict(verdict) for verdict in finding.verdicts]
     return content
 

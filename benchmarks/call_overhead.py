@@ -74,11 +74,12 @@ def measure(workload: Workload | None, seconds: float) -> Iterator[Finding]:
         if torch is not None:
             torch.set_num_threads(torch_threads)
     lines = [line(found, label) for label in calls]
-    title = "one-element tensors, one thread: " + "; ".join(
-        f"{one.label} {1e6 * one.fixed:.2f} us + {1e9 * one.per_pair:.0f} ns per pair"
+    note = "\n".join(
+        f"{one.label}: {1e6 * one.fixed:.2f} us, and {1e9 * one.per_pair:.0f} ns per pair"
         for one in lines
     )
-    yield Finding(title, found, verdicts(lines[0]) if torch is not None else [])
+    judged = verdicts(lines[0]) if torch is not None else []
+    yield Finding("one-element tensors", "call overhead, one thread", found, judged, note)
 
 
 def line(found: Comparison, label: str) -> Overhead:

@@ -67,13 +67,13 @@ def measure(workload: Workload, seconds: float, device: str = "cuda") -> Iterato
     queued = compare({k: functools.partial(run, u, QUEUED) for k, u in updates.items()}, share)
     queued = per_call(queued, QUEUED)
     judged = verdicts(workload, whole, queued)
-    yield Finding(f"{name}: whole calls", whole)
-    yield Finding(f"{name}: queued calls", queued, judged)
+    yield Finding(name, "whole calls", whole)
+    yield Finding(name, "queued calls", queued, judged)
     if device == "cuda":
         del updates[AVERAGED_MODEL]  # it waits for the device, which a graph cannot
         replays = {k: replay(torch, u, wait) for k, u in updates.items()}
         replayed = per_call(compare(replays, share), QUEUED)
-        yield Finding(f"{name}: on the GPU", replayed, gpu_verdicts(workload, replayed))
+        yield Finding(name, "on the GPU", replayed, gpu_verdicts(workload, replayed))
 
 
 def updates_of(torch: Any, workload: Workload, device: str) -> dict[str, Callable[[], object]]:

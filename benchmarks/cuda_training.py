@@ -52,7 +52,7 @@ def measure(workload: None, seconds: float, device: str = "cuda") -> Iterator[Fi
         host = {k: u for k, u in updates.items() if k != OFFLOADED}
         found = compare(host, share)
         wait()
-        yield Finding(f"{name}: host time of update()", found, host_verdicts(name, found))
+        yield Finding(name, "host time of update()", found, host_verdicts(name, found))
         modes = {NONE: lambda: None, **updates, AGAIN: lambda: None}
 
         def steps(after: Callable[[], object], step: Callable[[], object] = step) -> None:
@@ -65,7 +65,7 @@ def measure(workload: None, seconds: float, device: str = "cuda") -> Iterator[Fi
         found = per_call(compare(calls, share), STEPS)
         what = "training step with averages in host memory"
         verdict = at_most(what, name, found.ratio(OFFLOADED), OFFLOAD)
-        yield Finding(f"{name}: a training step", found, [verdict])
+        yield Finding(name, "a training step", found, [verdict])
 
 
 def updates_of(model: Any, timm_utils: Any) -> dict[str, Callable[[], object]]:

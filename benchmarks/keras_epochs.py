@@ -46,7 +46,7 @@ def measure(workload: None, seconds: float) -> Iterator[Finding]:
         f"{found.median:.3f}x +- {found.error:.3f}, hooks {found.hooks:.2%}",
         found.verdict(),
     )
-    yield Finding(f"digits: {epochs} epochs of fit", None, [verdict])
+    yield Finding("digits", f"{epochs} epochs of fit", None, [verdict])
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def fit_ratio(keras: Any, swa: Callable[..., Any], epochs: int) -> FitRatio:
     x = (digits.images[:half] / 16.0).astype("float32")[..., None]
     turns = Turns()
 
-    class Timer(keras.callbacks.Callback):  # type: ignore[misc]
+    class Timer(keras.callbacks.Callback):
         """Times each epoch from its beginning to the next one's, so all callbacks' ends count."""
 
         def __init__(self, which: int) -> None:

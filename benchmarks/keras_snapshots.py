@@ -65,7 +65,7 @@ def measure(workload: Workload, seconds: float) -> Iterator[Finding]:
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
     what = "Keras callback, a snapshot against get_weights()"
     verdict = at_least(what, workload.name, found.ratio(THEIRS), SNAPSHOT)
-    yield Finding(f"{workload.name}: a snapshot in Keras", found, [verdict])
+    yield Finding(workload.name, "a snapshot in Keras", found, [verdict])
 
 
 def model_of(keras: Any, shapes: Sequence[Sequence[int]]) -> Any:

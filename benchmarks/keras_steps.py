@@ -53,7 +53,7 @@ def measure(workload: None, seconds: float) -> Iterator[Finding]:
         f"{ratio.median:.3f}x +- {error:.3f}",
         None if abs(ratio.median - STEP) < error else ratio.median < STEP,
     )
-    yield Finding("CNN: a step of fit without a snapshot", found, [verdict])
+    yield Finding("CNN", "a step of fit without a snapshot", found, [verdict])
 
 
 def stepper(keras: Any, optimizer: Any) -> Callable[[], object]:

@@ -50,7 +50,7 @@ def measure(workload: Workload, seconds: float) -> Iterator[Finding]:
     for name, group in groups:
         group.updates[FLAT] = flat(arena)
         found = group.compare(seconds / len(groups))
-        yield Finding(f"{workload.name}: {name}", found, verdicts(workload, name, found))
+        yield Finding(workload.name, name, found, verdicts(workload, name, found))
 
 
 def verdicts(workload: Workload, name: str, found: Comparison) -> list[Verdict]:

@@ -57,7 +57,7 @@ def measure(workload: Workload, seconds: float) -> Iterator[Finding]:
             prime = workload.elements < PRIME_BELOW
             found = compare(calls, seconds / len(snapshots), prime=prime)
             verdict = judge(workload, mode, found.ratio(f"TF Addons expression, {mode}"))
-            yield Finding(f"{workload.name}: a snapshot in TensorFlow, {mode}", found, [verdict])
+            yield Finding(workload.name, f"a snapshot in TensorFlow, {mode}", found, [verdict])
 
 
 def judge(workload: Workload, mode: str, ratio: Ratio) -> Verdict:

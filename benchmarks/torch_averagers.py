@@ -59,7 +59,7 @@ def half(torch: Any, model: str, values: list[Any], seconds: float, prime: bool)
     found = compare(calls, seconds, prime=prime)
     what = "bf16 into float32, against lerp_(p.float())"
     verdict = at_least(what, model, found.ratio("a.lerp_(p.float(), w)"), OVER_HALF)
-    return Finding(f"{model}: float32 average of a bfloat16 model", found, [verdict])
+    return Finding(model, "float32 average of a bfloat16 model", found, [verdict])
 
 
 def swaps(workload: Workload, values: list[Any], seconds: float, prime: bool) -> Finding:
@@ -93,7 +93,7 @@ def swaps(workload: Workload, values: list[Any], seconds: float, prime: bool) ->
     ratio = found.ratio("clone, copy, copy back")
     what = "swap in and out, against clone and copies"
     verdicts = [at_least(what, workload.name, ratio, OVER_CLONE), peak]
-    return Finding(f"{workload.name}: averages in, and out again", found, verdicts)
+    return Finding(workload.name, "averages in, and out again", found, verdicts)
 
 
 def averager_of(parameters: list[Any]) -> Any:

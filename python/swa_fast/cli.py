@@ -36,8 +36,13 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong, and what was meant, in one sentence instead of printing the usage."""
 
     def error(self, message: str) -> NoReturn:
-        wrong = re.findall(r"(?:unrecognized arguments: |invalid choice: ')([\w-]+)", message)
-        hint = _did_you_mean(wrong[0], re.findall(r"[\w-]+", self.format_help())) if wrong else ""
+        wrong = re.search(r"(?:unrecognized arguments: |invalid choice: ')([\w-]+)", message)
+        hint = ""
+        if wrong:
+            dashes = wrong[1].startswith("-")
+            words = re.findall(r"[\w-]+", self.format_help())
+            known = [word for word in words if word.startswith("-") == dashes]
+            hint = _did_you_mean(wrong[1], known)
         self.exit(2, f"{self.prog}: error: {message}{hint} (see {self.prog} --help)\n")
 
 
@@ -52,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argument exits with 2.
     """
     options = parse(argv)
+    if options.version:
+        print(f"swa-fast {_build_info()['version']}")
+        return 0
     try:
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
@@ -97,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="swa-fast", description="Fused weight averaging for PyTorch, TensorFlow and NumPy."
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.set_defaults(run=lambda options: _version(parser, options), parser=parser)
+    parser.set_defaults(run=_help, parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="command")
 
     info = commands.add_parser(
@@ -156,39 +164,54 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _version(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    if options.version:
-        print(f"swa-fast {_build_info()['version']}")
-    else:
-        parser.print_help()
+def _help(options: argparse.Namespace) -> int:
+    options.parser.print_help()
     return 0
 
 
 def _bench(options: argparse.Namespace) -> int:
-    import swa_fast
-
     from .bench import CheckError, UserError, report
-    from .bench.competitors import PEERS
-    from .bench.run import run
-    from .bench.workloads import DEFAULT_MODELS
 
-    models = options.model or [_model(name) for name in DEFAULT_MODELS]
-    peers = ["torch"] if options.device == "cuda" else options.peers
-    threads = swa_fast.get_num_threads()
     try:
-        if options.json is not None:
-            _require_writable("--json", options.json)
-        if options.plot is not None:
-            _require_plot(options.plot)
-        swa_fast.set_num_threads(options.threads or threads)
-        unique = list({model.name: model for model in models}.values())
-        record = run(unique, PEERS if peers is None else peers, options.seconds, options.device)
+        record = _record(options)
     except UserError as error:
         print(f"swa-fast bench: error: {error}", file=sys.stderr)
         return 2
     except CheckError as error:
         print(f"swa-fast bench: CHECK FAILED: {error}", file=sys.stderr)
         return 1
+    print(report.render(record, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    return 0
+
+
+def _record(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the benchmark and write the files that were asked for.
+
+    Raises:
+        UserError: something that was asked for cannot be done; found before any work.
+        CheckError: a fused result is wrong.
+    """
+    import swa_fast
+
+    from .bench import UserError, run, workloads
+    from .bench.competitors import PEERS
+
+    models = options.model or [_model(name) for name in workloads.DEFAULT_MODELS]
+    unique = list({model.name: model for model in models}.values())
+    peers = PEERS if options.peers is None else options.peers
+    if options.device == "cuda":
+        if options.peers not in (None, ["torch"]):
+            given = ",".join(options.peers) or "none"
+            raise UserError(f"--device cuda compares with torch alone. Received: --peers {given}")
+        peers = ["torch"]
+    if options.json is not None:
+        _require_writable("--json", options.json)
+    if options.plot is not None:
+        _require_plot(options.plot)
+    threads = swa_fast.get_num_threads()
+    try:
+        swa_fast.set_num_threads(options.threads or threads)
+        record = run.run(unique, peers, options.seconds, options.device)
     finally:
         swa_fast.set_num_threads(threads)
     if options.json is not None:
@@ -199,8 +222,7 @@ def _bench(options: argparse.Namespace) -> int:
         from .bench.plot import draw
 
         draw(record, options.plot)
-    print(report.render(record, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
-    return 0
+    return record
 
 
 def _require_writable(option: str, path: Path) -> None:

@@ -34,24 +34,26 @@ def draw(record: dict[str, Any], path: Path) -> None:
             panel.axis("off")
         for panel, model, bars in zip(panels, models, shown, strict=False):
             rates = [row.gigabytes_per_second for row in bars]
-            colours = [_OURS if row.ratio is None else _THEIRS for row in bars]
+            ours = [row.label.startswith("swa_fast") for row in bars]
+            colours = [_OURS if own else _THEIRS for own in ours]
             texts = [
-                f"{row.milliseconds:.2f} ms" + (f", {row.ratio}" if row.ratio else "")
-                for row in bars
+                f"{row.milliseconds:.2f} ms"
+                + ("" if own or row.ratio is None else f", swa_fast is {row.ratio}")
+                for row, own in zip(bars, ours, strict=True)
             ]
             drawn = panel.barh([row.label for row in bars], rates, height=0.72, color=colours)
             panel.bar_label(drawn, texts, padding=4, fontsize=8)
             panel.invert_yaxis()
-            panel.set_xlim(0, 1.5 * max(rates))
-            size = f"{model['tensors']} tensors, {model['elements'] / 1e6:.1f} M elements"
+            panel.set_xlim(0, 1.8 * max(rates))
+            size = f"{model['tensors']} tensors, {model['elements'] / 1e6:.1f} M"
             panel.set_title(f"{model['model']}, {size}", loc="left", weight="bold", fontsize=9.5)
             panel.spines[["top", "right", "bottom"]].set_visible(False)
         versions = ", ".join(f"{name} {version}" for name, version in record["frameworks"].items())
         machine, build = record["machine"], record["swa_fast"]
         figure.supxlabel(
-            "12 bytes per float32 element over the median time; how swa_fast on the same tensors "
-            f"compares.\nswa_fast {build['version']}, {record['threads']} threads, "
-            f"{machine.get('gpu') or machine['cpu']}; {versions}; {record['date'][:10]}",
+            f"12 bytes per float32 element over the median time.\nswa_fast {build['version']}, "
+            f"{record['threads']} threads, {machine.get('gpu') or machine['cpu']}; {versions}; "
+            f"{record['date'][:10]}",
             fontsize=8,
         )
         figure.savefig(path, dpi=150)

@@ -86,8 +86,8 @@ def test_a_group_primes_models_that_a_cache_may_hold(made: Arena) -> None:
 
 
 def test_a_group_is_compared_with_its_first(made: Arena) -> None:
-    counts = []
-    updates = {"swa_fast": counts.append, "other": counts.append}
+    counts: list[int] = []
+    updates: dict[str, competitors.Update] = {"swa_fast": counts.append, "other": counts.append}
     found = Group(updates, made.averages, prime=False).compare(1e-9)
     assert list(found.seconds) == ["swa_fast", "other"]
     assert set(counts) == {9}

@@ -185,7 +185,7 @@ def imports_of(path: Path, package: str) -> set[str]:
 
 
 def test_no_import_of_the_benchmark_or_the_command_leads_back_to_itself() -> None:
-    folder = Path(swa_fast.bench.__file__).parent  # type: ignore[attr-defined]
+    folder = Path(swa_fast.bench.__file__).parent
     files = {f"swa_fast.bench.{path.stem}": path for path in folder.glob("*.py")}
     files["swa_fast.bench"] = files.pop("swa_fast.bench.__init__")
     files["swa_fast.cli"] = folder.parent / "cli.py"

@@ -70,19 +70,24 @@ def test_a_script_prints_its_findings_and_writes_them(
         asked.append((workload.name, seconds))
         found = Comparison({"ours": {0: 1.0, 1: 1.0}, "theirs": {0: 3.0, 1: 3.0}})
         kept = at_least("against theirs", workload.name, found.ratio("theirs"), 2.0)
-        yield Finding(f"{workload.name}: this and that", found, [kept])
+        yield Finding(workload.name, "this and that", found, [kept], "a note")
 
-    monkeypatch.setattr(budgets.Neighbours, "share", lambda self: 0.3)
+    monkeypatch.setattr(neighbours.Neighbours, "share", lambda self: 0.3)
     path = tmp_path / "found.json"
     arguments = ["--model", "gpt2", "--seconds", "3", "--json", str(path)]
     budgets.main("What it is.\n\nMore.", measure, argv=arguments)
     assert asked == [("gpt2", 3.0)]
     out = capsys.readouterr().out
     assert out.startswith("gpt2: this and that\n")
+    assert "\na note\n\n" in out
     assert "Budgets: 1 of 1 met" in out
     assert "NOISY: others used 30% of the CPU meanwhile" in out
     content = json.loads(path.read_text(encoding="utf-8"))
-    assert content["findings"][0]["calls"]["theirs"]["ratio"]["median"] == 3.0
+    (finding,) = content["findings"]
+    assert finding["calls"]["theirs"]["ratio"]["median"] == 3.0
+    assert (finding["subject"], finding["title"], finding["note"]) == (
+        "gpt2", "this and that", "a note",
+    )  # fmt: skip
     assert content["budgets"][0]["met"] is True
     assert content["cpu_used_by_others"] == 0.3
     asked.clear()
@@ -95,7 +100,7 @@ def test_a_quiet_machine_is_not_mentioned(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for share in (0.01, None):
-        monkeypatch.setattr(budgets.Neighbours, "share", lambda self, share=share: share)
+        monkeypatch.setattr(neighbours.Neighbours, "share", lambda self, share=share: share)
         budgets.main("", lambda workload, seconds: [], models=None, argv=[])
         assert "NOISY" not in capsys.readouterr().out
 
@@ -195,11 +200,8 @@ def test_overhead_measures_one_thread_and_puts_the_number_back(
 def test_lists_compares_every_group_with_the_flat_buffer() -> None:
     pytest.importorskip("torch")
     findings = list(lists.measure(TINY, 1e-3))
-    assert [finding.title for finding in findings] == [
-        "tiny: NumPy list",
-        "tiny: torch list",
-        "tiny: AveragedModel",
-    ]
+    titles = [(finding.subject, finding.title) for finding in findings]
+    assert titles == [("tiny", "NumPy list"), ("tiny", "torch list"), ("tiny", "AveragedModel")]
     for finding in findings:
         assert finding.comparison is not None
         assert lists.FLAT in finding.comparison.seconds
@@ -267,9 +269,10 @@ def test_every_script_is_in_everything_or_is_about_a_gpu() -> None:
 def test_a_script_runs_as_the_pages_say(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     found = everything.run_json(str(FOLDER / "call_overhead.py"), "--seconds", "0.01")
-    assert found["findings"][0]["title"].startswith("one-element tensors, one thread")
+    assert found["findings"][0]["subject"] == "one-element tensors"
+    assert "swa_fast, NumPy arrays: " in found["findings"][0]["note"]
     for script in ("lists", "torch_averagers"):
-        command = [sys.executable, FOLDER / f"{script}.py", "--help"]
+        command = [sys.executable, str(FOLDER / f"{script}.py"), "--help"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         assert "--model" in done.stdout
     assert not path.exists()

@@ -92,7 +92,7 @@ def test_budgets_follow_the_size_of_the_model() -> None:
 def test_the_host_is_measured_by_the_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_host, "LENGTHS", (1, 3))
     findings = list(cuda_host.measure(None, 1e-3, "cpu"))
-    assert [finding.title for finding in findings] == ["1 pairs", "3 pairs"]
+    assert [finding.subject for finding in findings] == ["1 pairs", "3 pairs"]
 
 
 class FakeEma:
@@ -108,7 +108,8 @@ class FakeEma:
 
 def test_training_compares_updates_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     def create_model(name: str) -> Any:
-        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 224 * 224, 1000))
+        nn = torch.nn
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1000))
 
     modules = {
         "timm": types.SimpleNamespace(create_model=create_model),
