@@ -20,7 +20,7 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 
-from swa_fast._bench.timing import Task, interleave
+from swa_fast.bench.timing import compare
 from swa_fast.tensorflow import _averager
 
 KINDS = ("none", "none again", "read", "not due", "not due, tf.cond", "every step")
@@ -65,13 +65,12 @@ def make_step(kind: str, count: int, size: int) -> Callable[[], object]:
 
 def main(count: int, size: int, seconds: float) -> None:
     """Measures and prints."""
-    tasks = [Task(kind, make_step(kind, count, size), every_round=True) for kind in KINDS]
-    samples = interleave(tasks, seconds, prime=False)
-    bare = samples["none"].seconds
+    found = compare({kind: make_step(kind, count, size) for kind in KINDS}, seconds)
+    bare = found.seconds["none"]
     for kind in KINDS:
-        timed = samples[kind].seconds
-        extra = statistics.median(b - a for a, b in zip(bare, timed, strict=True)) / count
-        print(f"{kind:18} {1e3 * samples[kind].median:8.3f} ms  {1e6 * extra:8.1f} us per average")
+        timed = found.seconds[kind]
+        extra = statistics.median(timed[number] - bare[number] for number in timed) / count
+        print(f"{kind:18} {1e3 * found.median(kind):8.3f} ms  {1e6 * extra:8.1f} us per average")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a list of torch tensors must cost at least: torch's own calls, hot and after a whole model.
 
-    pip install "swa-fast[bench]" torch==2.13.0 pybind11 && python benchmarks/torch_call_floor.py
+    pip install "swa-fast[torch]" pybind11 && python benchmarks/torch_call_floor.py
 
 The fused call needs from torch, per pair, two views (DLPack's exchange table) and one version
 counter (so that autograd notices the write). Both are timed alone from C: "hot" back to back,
@@ -28,8 +28,7 @@ import pybind11
 import torch
 
 import swa_fast
-from swa_fast._bench import arena as arenas
-from swa_fast._bench import workloads
+from swa_fast.bench import workloads
 
 _ROUNDS = 150
 _COLUMNS = ("floor, hot", "floor, cold", "ours, list - flat", "NumPy, list - flat", "allowed")
@@ -48,19 +47,19 @@ def _build(folder: str) -> Any:
 
 def _measure(core: Any, workload: workloads.Workload) -> list[float]:
     """Nanoseconds per pair, in the order of _COLUMNS."""
-    arena = arenas.allocate(workload)
-    for buffer in (arena.averages_all, arena.values_all):
-        arenas.fill_random(buffer, np.random.default_rng(0))
+    arena = workloads.Arena(workload).fill(np.random.default_rng(0))
+    flat_averages = [arena.averages_all[: workload.elements]]
+    flat_values = [arena.values_all[: workload.elements]]
     averages = [torch.from_numpy(array) for array in arena.averages]
     values = [torch.from_numpy(array) for array in arena.values]
-    capsule = torch.Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
+    capsule = torch.Tensor.__dlpack_c_exchange_api__
 
     def floor() -> None:
         core.views(capsule, averages, values)
         torch._C._increment_version(averages)
 
     def flat() -> None:
-        swa_fast.running_mean_([arena.averages_flat], [arena.values_flat], 9)
+        swa_fast.running_mean_(flat_averages, flat_values, 9)
 
     def listed() -> None:
         swa_fast.running_mean_(averages, values, 9)
@@ -94,9 +93,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         core = _build(folder)
         print("ns per pair".ljust(20), *(column.rjust(18) for column in _COLUMNS))
-        for workload in workloads.select(["mobilenet_v3_large", "efficientnet_b0", "resnet50"]):
-            numbers = _measure(core, workload)
-            print(workload.name.ljust(20), *(f"{number:18.0f}" for number in numbers))
+        for name in ("mobilenet_v3_large", "efficientnet_b0", "resnet50"):
+            numbers = _measure(core, workloads.load()[name])
+            print(name.ljust(20), *(f"{number:18.0f}" for number in numbers))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import preload  # noqa: F401
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Any:
     """For the benchmark, one model small enough to run in no time instead of the real ones."""
     from bench_tools import TINY
-    from swa_fast._bench import workloads
+    from swa_fast.bench import workloads
 
     monkeypatch.setattr(workloads, "load", lambda: {"tiny": TINY})
     return TINY

@@ -2,115 +2,104 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
 import swa_fast
-from bench_tools import hide
-from swa_fast._bench import (
-    arena,
-    competitors,
-    workloads,
-)
-from swa_fast._bench.errors import UserError
+from bench_tools import as_float64
+from swa_fast.bench import competitors
+from swa_fast.bench.competitors import Group
+from swa_fast.bench.workloads import Arena, Workload
+
+SHAPES = ((4, 3, 3, 3), (4,), (4,), (4,), (5, 4), (5,), (70_000,))
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "tensorflow"])
-def test_every_competitor_computes_the_mean(made: arena.Arena, name: str) -> None:
+def groups_of(made: Arena, name: str) -> list[Group]:
+    assert competitors.prepare(name, swa_fast.get_num_threads())
+    if name == "numpy":
+        return [competitors.numpy_group(made)]
+    if name == "tensorflow":
+        return [competitors.tensorflow_group(made)]
+    return competitors.torch_groups(made)
+
+
+@pytest.mark.parametrize("name", competitors.PEERS)
+def test_every_competitor_computes_the_mean(made: Arena, name: str) -> None:
     pytest.importorskip(name)
-    module = competitors.PEERS[name].module()
-    assert module.prepare(swa_fast.get_num_threads())
-    for entry in module.build(made) + competitors.build_fused(made):
-        flat = entry.key == competitors.FLAT
-        values = [as_float64(v) for v in ([made.values_flat] if flat else made.values)]
-        before = [as_float64(average) for average in entry.averages]
-        entry.update(9)
-        for old, value, new in zip(before, values, entry.averages, strict=True):
-            expected = (old * 9 + value) / 10
-            np.testing.assert_allclose(as_float64(new), expected, rtol=1e-5, atol=1e-6)
+    values = [as_float64(value) for value in made.values]
+    for group in groups_of(made, name):
+        for update in group.updates.values():
+            before = [as_float64(average) for average in group.averages]
+            update(9)
+            for old, value, new in zip(before, values, group.averages, strict=True):
+                expected = (old * 9 + value) / 10
+                np.testing.assert_allclose(as_float64(new), expected, rtol=1e-5, atol=1e-6)
 
 
-def as_float64(tensor: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return a copy of an array, a torch tensor or a TensorFlow variable."""
-    array = tensor if isinstance(tensor, np.ndarray) else tensor.numpy()
-    return np.array(array, np.float64)
-
-
-@pytest.mark.parametrize("name", ["numpy", "torch", "tensorflow"])
-def test_every_peer_builds_the_competitors_that_it_announces(made: arena.Arena, name: str) -> None:
-    pytest.importorskip(name)
-    peer = competitors.PEERS[name]
-    entries = peer.module().build(made)
-    assert tuple(entry.key for entry in entries) == peer.keys
-    assert all(entry.label == competitors.LABELS[entry.key] for entry in entries)
-
-
-def test_both_tensorflow_snapshots_are_the_mean(made: arena.Arena) -> None:
-    """One after the other, in each way to run them, as they share their averages."""
-    pytest.importorskip("tensorflow")
-    module = competitors.averager("tensorflow")
-    snapshots, averages = module.build(made)
-    expected = [as_float64(array) for array in made.averages]
-    assert list(snapshots) == ["eager", "tf.function", "jit_compile=True"]
-    for ours, theirs in snapshots.values():
-        for take in (ours, theirs, ours):
-            take()
-            for index, (value, average) in enumerate(zip(made.values, averages, strict=True)):
-                expected[index] = (expected[index] * 9 + as_float64(value)) / 10
-                np.testing.assert_allclose(
-                    as_float64(average), expected[index], rtol=1e-5, atol=1e-6
-                )
-
-
-@pytest.mark.parametrize(
-    ("model", "targets"),
-    [
-        ("mobilenet_v3_large", [">= 8.00x", ">= 1.30x", ">= 0.95x"]),
-        ("bert_base", [">= 3.00x", ">= 1.30x", ">= 0.95x"]),
-    ],
-)
-@pytest.mark.parametrize("met", [False, True])
-def test_tensorflow_budgets(model: str, targets: list[str], met: bool) -> None:
-    pytest.importorskip("tensorflow")
-    module = competitors.averager("tensorflow")
-    ratios = {"eager": 8.0, "tf.function": 1.3, "jit_compile=True": 0.95}
-    if not met:
-        ratios = {mode: 0.9 for mode in ratios}
-    verdicts = module.verdicts(workloads.load()[model], ratios)
-    assert [verdict.target for verdict in verdicts] == targets
-    assert [verdict.met for verdict in verdicts] == [met] * 3
-    assert {verdict.subject for verdict in verdicts} == {model}
-
-
-def test_only_frameworks_with_an_averager_have_promises() -> None:
-    assert competitors.averager("numpy") is None
-
-
-def test_torch_works_on_the_very_memory_of_the_arena(made: arena.Arena) -> None:
+def test_swa_fast_is_the_first_of_each_group_and_no_other(made: Arena) -> None:
     pytest.importorskip("torch")
-    for entry in competitors.PEERS["torch"].module().build(made):
-        for tensor, array in zip(entry.averages, made.averages, strict=True):
+    for group in groups_of(made, "numpy") + groups_of(made, "torch"):
+        ours = [label.startswith("swa_fast") for label in group.updates]
+        assert ours == [True] + [False] * (len(ours) - 1)
+    assert list(competitors.numpy_group(made, with_numpy=False).updates) == [
+        "swa_fast, NumPy arrays"
+    ]
+
+
+def test_torch_works_on_the_very_memory_of_the_arena(made: Arena) -> None:
+    pytest.importorskip("torch")
+    for group in groups_of(made, "torch"):
+        for tensor, array in zip(group.averages, made.averages, strict=True):
             assert tensor.data_ptr() == array.ctypes.data or not array.size
 
 
-def test_peers_default_to_all_and_keep_the_order_of_the_report() -> None:
-    assert [peer.name for peer in competitors.select(None)] == list(competitors.PEERS)
-    assert [peer.name for peer in competitors.select("numpy")] == ["numpy"]
-    assert competitors.select("none") == []
-    assert competitors.select("") == []
+def test_averaged_models_update_the_memory_of_the_arena() -> None:
+    pytest.importorskip("torch")
+    arena = Arena(Workload("small", "made up", SHAPES)).fill(np.random.default_rng(0))
+    _, modules = competitors.torch_groups(arena)
+    assert len(modules.updates) == 3
+    for label, update in modules.updates.items():
+        before = [as_float64(array) for array in arena.averages]
+        update(4)
+        for old, value, new in zip(before, arena.values, arena.averages, strict=True):
+            expected = old + (value - old) / 5
+            np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-6, err_msg=label)
 
 
-def test_peers_refuse_an_unknown_name() -> None:
-    with pytest.raises(UserError, match=r"numpy, torch, tensorflow.*Received: 'nunpy'"):
-        competitors.select("nunpy")
+def test_the_module_has_the_tensors_in_order_and_in_submodules() -> None:
+    torch: Any = pytest.importorskip("torch")
+    tensors = [torch.randn(shape) for shape in SHAPES]
+    module = competitors.module_of(tensors)
+    listed = [parameter.data_ptr() for parameter in module.parameters()]
+    assert listed == [tensor.data_ptr() for tensor in tensors]
+    assert [len(list(part.parameters())) for part in module.children()] == [2, 2, 2, 1]
 
 
-def test_peers_refuse_a_framework_that_was_asked_for_and_is_not_there(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_group_primes_models_that_a_cache_may_hold(made: Arena) -> None:
+    assert competitors.numpy_group(made).prime
+    large = Workload("large", "made up", ((competitors.PRIME_BELOW,),))
+    assert not competitors.numpy_group(Arena(large)).prime
+
+
+def test_a_group_is_compared_with_its_first(made: Arena) -> None:
+    counts: list[int] = []
+    updates: dict[str, competitors.Update] = {"swa_fast": counts.append, "other": counts.append}
+    found = Group(updates, made.averages, prime=False).compare(1e-9)
+    assert list(found.seconds) == ["swa_fast", "other"]
+    assert set(counts) == {9}
+
+
+def test_quiet_stderr_silences_the_descriptor_and_gives_it_back(
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    hide(monkeypatch, "torch")
-    with pytest.raises(UserError, match=r"torch, which is not installed"):
-        competitors.select("torch")
-    assert "torch" in [peer.name for peer in competitors.select(None)]
+    with competitors.quiet_stderr():
+        os.write(2, b"noise of a C++ library\n")
+    with pytest.raises(ImportError), competitors.quiet_stderr():
+        raise ImportError
+    os.write(2, b"heard\n")
+    print("heard too", file=sys.stderr)
+    assert capfd.readouterr().err == "heard\nheard too\n"

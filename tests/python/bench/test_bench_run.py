@@ -1,12 +1,10 @@
-"""A whole run on a tiny model, its report and its files."""
+"""A whole run on a tiny model, and its record."""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
-import os
-import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,183 +12,194 @@ import numpy as np
 import pytest
 
 import swa_fast
-from bench_tools import TINY, hide, row
-from build_marks import needs_openmp
-from swa_fast._bench import (
-    competitors,
-    machine,
-    outputs,
-    overhead,
-    quiet,
-    report,
-    results,
-    run,
-)
+from bench_tools import TINY, hide
+from swa_fast.bench import UserError, competitors, plot, report, run
 
 
-def quick(**changes: Any) -> run.Options:
-    return run.Options(**{"models": ("tiny",), "peers": "numpy", "seconds": 1e-3, **changes})
+def quick(*peers: str) -> dict[str, Any]:
+    return run.run([TINY], peers, 1e-3)
 
 
-@pytest.mark.usefixtures("tiny")
-def test_run_writes_everything_as_json(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    run.run(quick(json=path, threads=1))
-    content = json.loads(path.read_text(encoding="utf-8"))
-    assert set(content) == {
-        "schema", "date", "settings", "machine", "swa_fast", "frameworks", "models", "overhead",
-        "budgets",
+def test_a_record_has_everything_and_is_json() -> None:
+    record = json.loads(json.dumps(quick("numpy"), allow_nan=False))
+    assert set(record) == {
+        "schema", "date", "device", "threads", "seconds_per_model", "machine", "swa_fast",
+        "frameworks", "left_out", "models",
     }  # fmt: skip
-    assert content["schema"] == results.SCHEMA
-    assert content["settings"] == {"threads": 1, "seconds_per_model": 1e-3, "peers": ["numpy"]}
-    assert content["frameworks"] == {"numpy": np.__version__}
-    assert content["swa_fast"]["version"] == swa_fast.__version__
-    assert {"cpu", "cores", "os", "python"} <= set(content["machine"])
-    (model,) = content["models"]
+    assert record["schema"] == run.SCHEMA
+    assert (record["device"], record["seconds_per_model"]) == ("cpu", 1e-3)
+    assert record["threads"] == swa_fast.get_num_threads()
+    assert record["frameworks"] == {"numpy": np.__version__}
+    assert record["left_out"] == {}
+    assert record["swa_fast"]["version"] == swa_fast.__version__
+    assert {"cpu", "cores", "os", "python"} <= set(record["machine"])
+    (model,) = record["models"]
     assert (model["model"], model["tensors"], model["elements"]) == ("tiny", 6, TINY.elements)
-    assert model["updates_checked"] == 5
-    keys = [entry["key"] for entry in model["competitors"]]
-    assert keys == [competitors.FUSED, competitors.FLAT, competitors.NUMPY]
-    for entry in model["competitors"]:
-        assert entry["missing"] is None
-        assert len(entry["seconds"]) == len(entry["rounds"]) >= 3
-        assert sorted(entry["seconds"])[len(entry["seconds"]) // 2] > 0
-    rate = 12 * TINY.elements / model["competitors"][2]["median"] / 1e9
-    assert model["competitors"][2]["gigabytes_per_second"] == pytest.approx(rate)
-    assert [entry["key"] for entry in content["overhead"]] == [overhead.NUMPY]
-    assert len(content["budgets"]) == 2
+    assert model["updates_checked"] == 4
+    (group,) = model["groups"]
+    assert list(group) == ["swa_fast, NumPy arrays", "NumPy, a += (p - a) * w"]
+    for timed in group.values():
+        assert len(timed["seconds"]) == len(timed["rounds"]) >= 3
+        assert timed["median"] == pytest.approx(np.median(timed["seconds"]))
+        assert timed["ratio"]["low"] <= timed["ratio"]["median"] <= timed["ratio"]["high"]
 
 
-@pytest.mark.usefixtures("tiny")
-def test_run_with_every_framework_times_every_competitor() -> None:
+def test_every_framework_is_compared_with() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("tensorflow")
-    result = run.run(quick(peers=None))
-    (model,) = result.models
-    assert {timed.key for timed in model.rows} == set(competitors.LABELS)
-    assert all(timed.missing is None and timed.median for timed in model.rows)
-    assert model.updates_checked == 7
-    against = {timed.key for timed in model.rows if timed.fused_is_faster is not None}
-    assert against == set(competitors.LABELS) - set(competitors.FUSED_KEYS)
-    promised = [
-        verdict.what for verdict in model.promises if verdict.what.startswith("TF snapshot")
+    record = quick(*competitors.PEERS)
+    (model,) = record["models"]
+    assert model["updates_checked"] == 6
+    assert [list(group) for group in model["groups"]] == [
+        [
+            "swa_fast, NumPy arrays",
+            "NumPy, a += (p - a) * w",
+            "TF Addons expression, eager",
+            "TF Addons expression, tf.function",
+            "TF Addons expression, XLA",
+        ],
+        ["swa_fast, torch tensors", "torch._foreach_lerp_"],
+        [
+            "swa_fast.torch AveragedModel",
+            "torch AveragedModel",
+            "torch AveragedModel, multi_avg_fn",
+        ],
     ]
-    assert promised == [
-        f"TF snapshot, {mode}, against TFA's expression"
-        for mode in ("eager", "tf.function", "jit_compile=True")
-    ]
-    callback = [verdict for verdict in result.verdicts if verdict.what.startswith("Keras callback")]
-    if importlib.util.find_spec("keras") is None:
-        assert callback == []
-    else:
-        assert [verdict.subject for verdict in callback] == ["tiny", "digits"]
-        assert all(float(verdict.measured.split("x")[0]) > 0 for verdict in callback)
-    step = [verdict for verdict in result.verdicts if verdict.what.startswith("Keras SWA")]
-    assert len(step) == (1 if callback else 0)
-    assert all(float(verdict.measured.split("x")[0]) > 0 for verdict in step)
-    assert len(result.verdicts) - len(callback) - len(step) == 14
-    text = report.render(result)
-    assert all(label in text for label in competitors.LABELS.values())
+    assert list(record["frameworks"]) == list(competitors.PEERS)
 
 
-@pytest.mark.usefixtures("tiny")
-def test_run_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_has_no_rows_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "torch", "tensorflow")
-    result = run.run(quick(peers=None))
-    assert result.frameworks["torch"] == result.frameworks["tensorflow"] == "not installed"
-    rows = {timed.key: timed for timed in result.models[0].rows}
-    assert rows[competitors.TORCH_FOREACH].missing == "not installed"
-    assert rows[competitors.NUMPY].missing is None
-    text = report.render(result)
-    assert text.count("not installed") >= 6 + 4
-    assert "Budgets: " in text
+    record = quick(*competitors.PEERS)
+    assert record["left_out"] == {"torch": "not installed", "tensorflow": "not installed"}
+    (model,) = record["models"]
+    assert len(model["groups"]) == 1
+    text = report.render(record)
+    assert text.count("torch") == text.count("tensorflow") == 1
+    assert "Would be compared too, if installed: torch, tensorflow." in text
 
 
-@pytest.mark.usefixtures("tiny")
-def test_run_survives_a_framework_that_cannot_be_imported(
+def test_a_framework_that_cannot_be_imported_costs_its_rows_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(peer: competitors.Peer) -> Any:
-        if peer.name == "torch":
+    asked = []
+
+    def broken(name: str, threads: int) -> str:
+        asked.append(name)
+        if name == "torch":
             raise ImportError("libfoo.so: cannot open\nlong story")
-        return types.SimpleNamespace(prepare=lambda threads: "1.0", build=lambda made: [])
+        return "1.0"
 
-    monkeypatch.setattr(competitors.Peer, "installed", property(lambda peer: True))
-    monkeypatch.setattr(competitors.Peer, "module", broken)
-    result = run.run(quick(peers="torch"))
-    assert result.frameworks["torch"] == "import failed: ImportError: libfoo.so: cannot open"
-    assert "import failed" in report.render(result)
-
-
-@needs_openmp
-@pytest.mark.usefixtures("tiny")
-def test_run_puts_the_number_of_threads_back() -> None:
-    before = swa_fast.get_num_threads()
-    result = run.run(quick(threads=before + 1, peers="none"))
-    assert result.settings["threads"] == before + 1
-    assert swa_fast.get_num_threads() == before
+    monkeypatch.setattr(run, "is_installed", lambda name: True)
+    monkeypatch.setattr(competitors, "prepare", broken)
+    record = run.run([TINY, TINY], ["numpy", "torch"], 1e-3)
+    assert asked == ["numpy", "torch"]  # once, whatever the number of models
+    assert record["left_out"] == {"torch": "ImportError: libfoo.so: cannot open"}
+    assert [len(model["groups"]) for model in record["models"]] == [1, 1]
+    text = " ".join(report.render(record).split())
+    assert "Left out, as the import failed: torch (ImportError: libfoo.so: cannot open)." in text
 
 
-@pytest.mark.usefixtures("tiny")
+def test_lists_are_made_before_tensorflow_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    genuine = competitors.numpy_group
+
+    def prepare(name: str, threads: int) -> str:
+        order.append(name)
+        return "1.0"
+
+    def group(*arguments: Any) -> competitors.Group:
+        order.append("lists")
+        return genuine(*arguments)
+
+    monkeypatch.setattr(run, "is_installed", lambda name: True)
+    monkeypatch.setattr(competitors, "prepare", prepare)
+    monkeypatch.setattr(competitors, "numpy_group", group)
+    monkeypatch.setattr(
+        competitors, "tensorflow_group", lambda arena: competitors.Group({}, [], False)
+    )
+    run.run([TINY, TINY], ["numpy", "tensorflow"], 1e-3)
+    assert order == ["numpy", "lists", "lists", "tensorflow"]
+
+
+def test_cuda_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = dict(swa_fast.build_info())
+    cuda = {**build["cuda"], "available": False, "reason": "no driver here"}  # type: ignore[dict-item]
+    monkeypatch.setattr(swa_fast, "build_info", lambda: {**build, "cuda": cuda})
+    with pytest.raises(UserError, match="--device cuda cannot run: no driver here"):
+        run.run([TINY], ["torch"], 1e-3, "cuda")
+    cuda["available"] = True
+    hide(monkeypatch, "torch")
+    with pytest.raises(UserError, match="needs a torch that can use the GPU"):
+        run.run([TINY], ["torch"], 1e-3, "cuda")
+
+
+def test_a_run_on_another_device_has_torchs_groups_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as it goes without a GPU: with CPU tensors in the place of those on the device."""
+    pytest.importorskip("torch")
+    genuine = competitors.torch_groups
+    devices = []
+
+    def groups(arena: Any, device: str) -> list[competitors.Group]:
+        devices.append(device)
+        return genuine(arena, "cpu")
+
+    monkeypatch.setattr(competitors, "torch_groups", groups)
+    monkeypatch.setattr(run, "_require_cuda", lambda: None)
+    monkeypatch.setattr(run, "machine", lambda device: {"gpu": "H100", "cores": 2})
+    record = run.run([TINY], ["torch"], 1e-3, "cuda")
+    assert devices == ["cuda"]
+    (model,) = record["models"]
+    assert model["updates_checked"] == 5
+    assert [next(iter(group)) for group in model["groups"]] == [
+        "swa_fast, torch tensors",
+        "swa_fast.torch AveragedModel",
+    ]
+    assert report.render(record).startswith(f"swa-fast {swa_fast.__version__} on H100, 2 cores\n")
+
+
 @pytest.mark.parametrize("ending", ["svg", "png"])
-def test_run_draws_the_plot(tmp_path: Path, ending: str) -> None:
+def test_a_plot_shows_every_row(tmp_path: Path, ending: str) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / f"chart.{ending}"
-    run.run(quick(plot=path))
+    plot.draw(quick("numpy"), path)
     content = path.read_bytes()
     assert content.startswith(b"<?xml" if ending == "svg" else b"\x89PNG")
     if ending == "svg":
         text = content.decode()
-        assert "tiny" in text
-        assert competitors.LABELS[competitors.NUMPY] in text
+        for words in ("tiny, 6 tensors", "NumPy, a += (p - a) * w", "swa_fast, NumPy arrays"):
+            assert words in text
+        assert "on the CPU" in text
 
 
-def test_report_says_that_the_machine_was_busy() -> None:
-    def rendered(others: float | None) -> str:
-        model = results.ModelResult(TINY, 5, others, (row(competitors.FUSED, missing="x"),))
-        described = {"cpu": "c", "cores_usable": 2, "python": "3"}
-        result = results.Result("now", {"threads": 2}, described, {}, {}, (model,), (), ())
-        return report.render(result)
-
-    assert "NOISY: others used the CPU meanwhile: tiny 30%" in rendered(0.3)
-    assert "NOISY" not in rendered(0.01)
-    assert "NOISY" not in rendered(None)
-
-
-def test_neighbours_give_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings: Iterator[tuple[float, float]] = iter([(100.0, 1000.0), (108.0, 1020.0)])
-    own: Iterator[float] = iter([50.0, 55.0])
-    monkeypatch.setattr(machine, "_machine_seconds", lambda: next(readings))
-    monkeypatch.setattr(machine, "_own_seconds", lambda: next(own))
-    # 8 of 20 core seconds were in use, 5 of them ours.
-    assert machine.Neighbours().share() == pytest.approx(3 / 20)
+def imports_of(path: Path, package: str) -> set[str]:
+    """The modules of swa_fast that a module names in an import, wherever that stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return found
 
 
-def test_neighbours_know_when_they_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_machine_seconds", lambda: (0.0, 0.0))
-    assert machine.Neighbours().share() is None
-
-
-def test_json_has_no_token_that_json_does_not_know(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        outputs.write_json(tmp_path / "x.json", {"median": float("nan")})
-
-
-def test_require_writable_leaves_nothing_behind_and_nothing_changed(tmp_path: Path) -> None:
-    new, old = tmp_path / "new.json", tmp_path / "old.json"
-    old.write_text("kept", encoding="utf-8")
-    outputs.require_writable("--json", new)
-    outputs.require_writable("--json", old)
-    assert not new.exists()
-    assert old.read_text(encoding="utf-8") == "kept"
-
-
-def test_quiet_stderr_silences_the_descriptor_and_gives_it_back(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    with quiet.quiet_stderr():
-        os.write(2, b"noise of a C++ library\n")
-    with pytest.raises(ImportError), quiet.quiet_stderr():
-        raise ImportError
-    os.write(2, b"heard\n")
-    assert capfd.readouterr().err == "heard\n"
+def test_no_import_of_the_benchmark_or_the_command_leads_back_to_itself() -> None:
+    folder = Path(swa_fast.bench.__file__).parent
+    files = {f"swa_fast.bench.{path.stem}": path for path in folder.glob("*.py")}
+    files["swa_fast.bench"] = files.pop("swa_fast.bench.__init__")
+    files["swa_fast.cli"] = folder.parent / "cli.py"
+    files["swa_fast.__main__"] = folder.parent / "__main__.py"
+    graph = {}
+    for name, path in files.items():
+        package = name if path.stem == "__init__" else name.rpartition(".")[0]
+        graph[name] = imports_of(path, package) & set(files)
+    assert "swa_fast.bench.run" in graph["swa_fast.cli"]
+    assert "swa_fast.bench.timing" in graph["swa_fast.bench.competitors"]
+    done: set[str] = set()
+    while graph:
+        free = [name for name, needed in graph.items() if needed <= done]
+        assert free, f"these import each other: {graph}"
+        for name in free:
+            done.add(name)
+            del graph[name]

@@ -7,13 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+import budgets
 from bench_tools import TINY
-from swa_fast._bench import (
-    arena,
-    memory,
-    workloads,
-)
-from swa_fast._bench.errors import UserError
+from swa_fast.bench import UserError, workloads
 
 
 @pytest.mark.parametrize(
@@ -31,91 +27,86 @@ def test_workload_has_the_size_of_the_real_model(
     name: str, tensors: int, elements: int, many_small: bool
 ) -> None:
     workload = workloads.load()[name]
-    assert workload.tensors == tensors == len(workload.sizes)
+    assert len(workload.shapes) == tensors == len(workload.sizes)
     assert workload.elements == elements == sum(workload.sizes)
-    assert workload.nbytes == 4 * elements
-    assert workload.many_small is many_small
+    assert budgets.many_small(workload) is many_small
     assert workload.source
 
 
-def test_select_keeps_the_order_and_drops_repeats() -> None:
-    names = [workload.name for workload in workloads.select(["gpt2", "resnet50", "gpt2"])]
-    assert names == ["gpt2", "resnet50"]
+def test_the_default_set_is_without_the_largest() -> None:
+    assert "llama_1b" not in workloads.DEFAULT_MODELS
+    assert {*workloads.DEFAULT_MODELS, "llama_1b"} == set(workloads.load())
 
 
-def test_select_without_names_is_the_default_without_the_largest() -> None:
-    names = tuple(workload.name for workload in workloads.select([]))
-    assert names == workloads.DEFAULT_MODELS
-    assert "llama_1b" not in names
-
-
-def test_select_names_the_unknown_model_and_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"resnet50.*Received: 'resnet5000'"):
-        workloads.select(["resnet5000"])
-
-
-def test_arena_gives_every_tensor_its_shape_and_a_cache_line(made: arena.Arena) -> None:
+def test_arena_gives_every_tensor_its_shape_and_a_cache_line(made: workloads.Arena) -> None:
     for tensors in (made.averages, made.values):
         assert [tensor.shape for tensor in tensors] == list(TINY.shapes)
         assert all(tensor.ctypes.data % 64 == 0 for tensor in tensors if tensor.size)
         assert all(tensor.flags.c_contiguous and tensor.flags.writeable for tensor in tensors)
 
 
-def test_arena_keeps_tensors_apart_and_the_two_streams_half_a_page(
-    made: arena.Arena,
-) -> None:
+def test_arena_keeps_tensors_apart_and_the_two_streams_half_a_page(made: workloads.Arena) -> None:
     for one, other in itertools.combinations(made.averages + made.values, 2):
         assert not np.shares_memory(one, other)
     shift = made.values_all.ctypes.data - made.averages_all.ctypes.data
     assert shift % 4096 == 2048
 
 
-def test_flat_buffer_has_the_same_number_of_elements_in_the_same_memory(
-    made: arena.Arena,
-) -> None:
-    assert made.averages_flat.size == made.values_flat.size == TINY.elements
-    assert np.shares_memory(made.averages_flat, made.averages[0])
-    assert made.averages_flat.ctypes.data == made.averages_all.ctypes.data
+def test_arenas_buffers_hold_the_lists(made: workloads.Arena) -> None:
+    assert made.averages_all.size == made.values_all.size >= TINY.elements
+    for buffer, tensors in ((made.averages_all, made.averages), (made.values_all, made.values)):
+        assert all(np.shares_memory(buffer, tensor) for tensor in tensors if tensor.size)
+        assert buffer.ctypes.data == tensors[0].ctypes.data
 
 
 def test_fill_random_fills_everything_with_finite_numbers() -> None:
     buffer = np.full(2_500_000, np.nan, np.float32)
-    arena.fill_random(buffer, np.random.default_rng(0))
+    workloads.fill_random(buffer, np.random.default_rng(0))
     assert np.isfinite(buffer).all()
     # A kernel that reads a power of two too far must meet another number.
     for stride in (1, 16, 1024, 2**16, 2**20):
         assert np.mean(buffer[stride:] == buffer[:-stride]) < 0.01
 
 
-def test_memory_estimate_counts_lists_and_frameworks() -> None:
-    workload = workloads.load()["gpt2"]
-    alone = memory.needed_bytes(workload, ())
-    assert alone > 3 * workload.nbytes
-    assert memory.needed_bytes(workload, ("numpy",)) == alone
-    with_torch = memory.needed_bytes(workload, ("numpy", "torch"))
-    assert with_torch == alone + workload.nbytes
-    with_tensorflow = memory.needed_bytes(workload, ("tensorflow",))
-    assert with_torch < with_tensorflow < 8e9
-    assert memory.needed_bytes(workload, ("torch", "tensorflow")) == with_tensorflow
+def test_memory_counts_lists_and_frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpt2 = workloads.load()["gpt2"]
+    one_list = 4 * gpt2.elements
+
+    def fits(available: float, *peers: str) -> bool:
+        monkeypatch.setattr(workloads, "available_bytes", lambda: int(available))
+        try:
+            workloads.require_memory(gpt2, peers)
+        except UserError:
+            return False
+        return True
+
+    alone = 10**9 + 3 * one_list + 3 * 4 * max(gpt2.sizes)
+    for peers in ((), ("numpy",), ("numpy", "torch")):
+        assert fits(alone, *peers)
+        assert not fits(alone - 1, *peers)
+    with_tensorflow = alone + 2 * one_list
+    assert fits(with_tensorflow, "tensorflow", "torch")
+    assert not fits(with_tensorflow - 1, "tensorflow", "torch")
+    assert with_tensorflow < 8e9
 
 
 def test_memory_refuses_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda: 10 * 10**9)
+    monkeypatch.setattr(workloads, "available_bytes", lambda: 10 * 10**9)
     llama = workloads.load()["llama_1b"]
     with pytest.raises(UserError, match=r"llama_1b needs about \d+\.\d GB.*10\.0 GB") as caught:
-        memory.require(llama, ("numpy", "tensorflow"))
+        workloads.require_memory(llama, ("numpy", "tensorflow"))
     assert "--peers" in str(caught.value)
     with pytest.raises(UserError) as caught:
-        memory.require(llama, ("numpy",))
+        workloads.require_memory(llama, ("numpy",))
     assert "--peers" not in str(caught.value)
-    memory.require(TINY, ("numpy", "torch", "tensorflow"))
+    workloads.require_memory(TINY, ("numpy", "torch", "tensorflow"))
 
 
 def test_memory_does_not_refuse_what_it_cannot_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda: None)
-    memory.require(workloads.load()["llama_1b"], ())
+    monkeypatch.setattr(workloads, "available_bytes", lambda: None)
+    workloads.require_memory(workloads.load()["llama_1b"], ())
 
 
 def test_available_memory_is_a_sane_number() -> None:
-    available = memory.available_bytes()
+    available = workloads.available_bytes()
     assert available is None or 10**7 < available < 10**15

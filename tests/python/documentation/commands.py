@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from documentation.blocks import ROOT
-from swa_fast import _cli
-from swa_fast._bench import workloads
+from swa_fast import cli
 
 _ASSIGNMENT = re.compile(r"([A-Z_][A-Z0-9_]*)=(.*)")
 _VARIABLES = ("KERAS_BACKEND", "TF_USE_LEGACY_KERAS", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
@@ -89,7 +88,7 @@ def _is_in_source(name: str) -> bool:
 
 def _swa_fast(arguments: list[str], page: str) -> str:
     if "--help" in arguments or arguments in (["info"], ["info", "--json"], ["--version"]):
-        command = [sys.executable, "-m", "swa_fast._cli", *arguments]
+        command = [sys.executable, "-m", "swa_fast", *arguments]
         done = subprocess.run(
             command,
             env={**os.environ, "COLUMNS": "80"},
@@ -100,8 +99,7 @@ def _swa_fast(arguments: list[str], page: str) -> str:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
-    options = _cli._parser().parse_args(arguments)
-    workloads.select(getattr(options, "model", []))
+    cli.parse(arguments)
     return ""
 
 

@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench_tools import TINY
+from budgets import Finding, at_least, to_json
 from documentation.blocks import ROOT
 from swa_fast import decays
+from swa_fast.bench import run
+from swa_fast.bench.timing import Comparison
 
 pytest.importorskip("matplotlib")
 
@@ -70,19 +74,73 @@ def test_every_image_of_a_page_is_there_and_every_image_is_on_a_page() -> None:
     assert shown == images
 
 
-def test_the_newest_record_of_each_set_of_frameworks_is_taken(scripts: Any, tmp_path: Path) -> None:
-    def write(name: str, date: str, peers: list[str], schema: int = 1) -> None:
-        record = {"schema": schema, "date": date, "settings": {"peers": peers}}
+def test_the_table_of_the_run_on_a_gpu_is_what_its_record_says(scripts: Any) -> None:
+    committed = part(ROOT / "docs" / "benchmarks.md", "gpu")
+    assert committed == scripts("benchmarks").gpu_text().strip(), (
+        "run: python docs/plots/benchmarks.py"
+    )
+
+
+def test_the_newest_record_of_each_device_and_set_of_frameworks_is_taken(
+    scripts: Any, tmp_path: Path
+) -> None:
+    def write(name: str, date: str, peers: list[str], device: str = "cpu", schema: int = 2) -> None:
+        record = {
+            "schema": schema,
+            "date": date,
+            "device": device,
+            "frameworks": dict.fromkeys(peers),
+        }
         (tmp_path / name).write_text(json.dumps(record), encoding="utf-8")
 
     write("a.json", "2026-01-02", ["numpy"])
     write("b.json", "2026-01-01", ["numpy"])
     write("c.json", "2025-01-01", ["torch", "numpy"])
+    write("e.json", "2025-01-01", ["numpy"], device="cuda")
     newest = scripts("benchmarks").newest
-    assert [path.name for path, _ in newest(tmp_path)] == ["c.json", "a.json"]
+    assert [path.name for path, _ in newest(tmp_path)] == ["c.json", "a.json", "e.json"]
     write("d.json", "2026-01-03", ["numpy"], schema=99)
-    with pytest.raises(ValueError, match=r"d\.json must have schema 1\. Received: 99"):
+    with pytest.raises(ValueError, match=r"d\.json must have schema 1 or 2\. Received: 99"):
         newest(tmp_path)
+
+
+def test_an_older_record_reads_like_a_newer_one(scripts: Any) -> None:
+    path = ROOT / "benchmarks" / "2026-11-21-all.json"
+    old, record = json.loads(path.read_text(encoding="utf-8")), scripts("benchmarks").read(path)
+    rows = {row["label"]: row for row in old["models"][0]["competitors"]}
+    groups = record["models"][0]["groups"]
+    assert sum(map(len, groups)) == len(rows) == 12
+    for group in groups:
+        ours, *others = group
+        assert rows[ours]["fused_is_faster"] is None
+        for label in others:
+            expected = (
+                rows[label]["fused_is_faster"] or rows["swa_fast, NumPy arrays"]["share_of_flat"]
+            )
+            assert group[label]["ratio"]["median"] == pytest.approx(expected)
+            assert group[label]["median"] == rows[label]["median"]
+
+
+def test_a_new_record_with_the_scripts_findings_gets_its_section(
+    scripts: Any, tmp_path: Path
+) -> None:
+    record = run.run([TINY], ["numpy"], 1e-3)
+    found = Comparison({"ours": {0: 2e-3, 1: 2e-3}, "their_s": {0: 6e-3, 1: 6e-3}})
+    verdict = at_least("ours against theirs", "tiny", found.ratio("their_s"), 4.0)
+    finding = Finding("tiny", "this and that", found, [verdict], "a note")
+    record |= {**to_json([finding]), "cpu_used_by_others": {"lists": 0.3, "steps": 0.01}}
+    (tmp_path / "new.json").write_text(json.dumps(record), encoding="utf-8")
+    text = scripts("benchmarks").page_text(tmp_path)
+    assert text.startswith(f"### Against numpy {np.__version__}\n")
+    assert "NOISY: others used the CPU meanwhile: lists 30%." in text
+    assert "| swa\\_fast, NumPy arrays |" in text
+    assert "This and that:\n\n|  | tiny |" in text
+    assert "| their\\_s | 6.00 ms, 3.00x |" in text
+    assert "\n\na note\n\n" in text
+    assert "Budgets: 0 of 1 met" in text
+    assert "**3.00x (>= 4.00x)**" in text
+    scripts("benchmarks").plot.draw(record, tmp_path / "new.svg")
+    assert "</svg>" in (tmp_path / "new.svg").read_text(encoding="utf-8")
 
 
 def test_filled_replaces_one_part(scripts: Any) -> None:
