@@ -23,6 +23,8 @@ from swa_fast.bench.run import is_installed
 SCRIPTS: dict[str, tuple[str, ...]] = {
     "lists": (),
     "call_overhead": (),
+    "prepared_updates": ("torch",),
+    "several_averages": (),
     "torch_averagers": ("torch",),
     "tensorflow_snapshots": ("tensorflow",),
     "keras_snapshots": ("tensorflow", "keras"),

@@ -160,8 +160,8 @@ def model(torch: Any) -> Any:
 
 def prepared_call(torch: Any, ours: Any, length: int) -> Callable[[], object]:
     """Return the update of an averager of a list."""
-    update: Callable[[], object] = ours.WeightAverager([torch.zeros(1) for _ in range(length)]).update
-    return update
+    averager = ours.WeightAverager([torch.zeros(1) for _ in range(length)])
+    return functools.partial(averager.update)
 
 
 def plain_call(torch: Any, length: int) -> Callable[[], object]:

@@ -43,7 +43,8 @@ def measure(workload: Workload, seconds: float) -> Iterator[Finding]:
         found = compare(calls, seconds / len(BUDGETS), prime=workload.elements < PRIME_BELOW)
         verdicts: list[Verdict] = []
         if workload.elements >= LARGE:
-            verdicts = [at_least(f"{passes} against one pass", workload.name, found.ratio(passes), budget)]
+            what = f"{passes} against one pass"
+            verdicts = [at_least(what, workload.name, found.ratio(passes), budget)]
         yield Finding(workload.name, f"{k} averages at once", found, verdicts)
 
 

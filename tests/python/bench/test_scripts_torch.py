@@ -9,6 +9,8 @@ pytest.importorskip("torch")
 import torch
 
 import lists
+import prepared_updates
+import several_averages
 import torch_averagers
 from bench_tools import as_float64, filled_arena
 from swa_fast.bench.workloads import Workload
@@ -50,3 +52,27 @@ def test_the_default_expression_is_the_mean() -> None:
     lists.default_expression(arena)(9)
     for old, value, new in zip(before, arena.values, arena.averages, strict=True):
         np.testing.assert_allclose(new, (old * 9 + value) / 10, rtol=1e-5, atol=1e-6)
+
+
+def test_prepared_updates_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared_updates, "COUNTS", (10, 20))
+    found = list(prepared_updates.measure(None, 0.05))
+    assert [verdict.what for finding in found for verdict in finding.verdicts] == [
+        "fixed part of a prepared update",
+        "each pair in a prepared update",
+        "WeightAverager, mean, against list(module.parameters())",
+        "AveragedModel, against list(module.parameters())",
+    ]
+    assert found[1].title == "180 parameters in 241 modules"
+    assert "load_state_dict" in found[2].note
+
+
+def test_several_averages_in_one_pass_are_those_of_several_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(several_averages, "LARGE", 1000)
+    two, three = several_averages.measure(Workload("small", "made up", SHAPES), 0.05)
+    assert [v.what for v in (*two.verdicts, *three.verdicts)] == [
+        "2 calls against one pass",
+        "3 calls against one pass",
+    ]
