@@ -15,14 +15,12 @@ namespace swa_fast::cpu {
 // remembered, and:
 //
 // - When a rung has become slower than what is known of the one below, calls step down to that;
-// when
-//   it is even slower than one thread, to the ground. Single calls step down just to see: to the
-//   ground at the start and when a rung has become slower than it was, to the rung below once.
+//   when it is even slower than one thread, to the ground. Single calls step down just to see: to
+//   the ground at the start and when a rung has become slower than it was, to the one below once.
 // - From a lower rung, calls try the one above, and stay there unless it is slower. A try that
-// fails
-//   costs some milliseconds, however small the call is. So the next one waits until ten times that
-//   loss has been spent on calls, and failed tries cost less than 10 %. Where CPUs are known to be
-//   free, it comes at once.
+//   fails costs some milliseconds, however small the call is. So the next one waits until ten times
+//   that loss has been spent on calls, and failed tries cost less than 10 %. Where CPUs are known
+//   to be free, it comes at once.
 //
 // The number of threads never changes a result. Several callers may use one object at once: nobody
 // waits, and of calls that end at the same moment some are not remembered.
