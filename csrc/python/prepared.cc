@@ -57,8 +57,8 @@ void require_inside(const ImportedList& tensors, const ImportedList& memory) {
     const Buffer& buffer = tensors.buffers()[i];
     if (buffer.numel == 0) continue;
     const Interval target = interval(buffer);
-    const auto next = std::upper_bound(blocks.begin(), blocks.end(),
-                                       Interval{target.first, UINTPTR_MAX});
+    const auto next =
+        std::upper_bound(blocks.begin(), blocks.end(), Interval{target.first, UINTPTR_MAX});
     if (next != blocks.begin() && target.second <= std::prev(next)->second) continue;
     throw_value_error(item_name(tensors.name(), i) + " lies in none of its blocks of memory",
                       {"memory", static_cast<int64_t>(i)});
