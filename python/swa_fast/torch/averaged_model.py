@@ -230,6 +230,18 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         for kind in (False, True):
             ours = [one for one in own if one.is_buffer == kind]
             others = [one for one in theirs if one.is_buffer == kind]
+            if len(ours) != len(others):
+                pairs_of = zip(own, matched, strict=True)
+                missing = [
+                    one for one, other in pairs_of if other is None and one.is_buffer == kind
+                ]
+                what = [f"{one.label} is missing" for one in missing[:3]]
+                new = [one for one in unnamed if one.is_buffer == kind]
+                what += [f"{one.label} has no average" for one in new[:3]]
+                raise ValueError(
+                    f"{_NO_MATCH}: there are {len(others)} tensors for {len(ours)} averages "
+                    f"({', '.join(what)})"
+                )
             labels, shown = [one.label for one in ours], [one.tensor for one in ours]
             values = [one.tensor for one in others]
             mismatch = describe_mismatch(labels, shown, values, any_device=True)
