@@ -229,7 +229,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         """Takes the snapshot that is pending, before the averages are read."""
         self._take_pending()
         if needs_snapshot and not self._stepped and self.averager.step == 0:
-            warnings.warn(f"SWA has seen no step of its optimizer: {_LIKELY}", stacklevel=4)
+            warnings.warn(f"SWA has seen no step of its optimizer: {_LIKELY}", stacklevel=5)
 
     def _follow_groups(self) -> None:
         """Takes up parameters that were added to the wrapped optimizer since."""
@@ -377,9 +377,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the wrapped optimizer's."""
-        if name in ("optimizer", "averager") or name.startswith(
-            "_rows"
-        ):  # not there yet: copying or unpickling
+        if name in ("optimizer", "averager", "_rows"):  # not there yet: copying or unpickling
             raise AttributeError(name)
         return getattr(self.optimizer, name)
 

@@ -16,6 +16,8 @@ AVERAGE = "swa_average"
 WEIGHT = "swa_weight"
 _STEP, _COUNT, _SKIPPED, _SWAPPED = "swa_step", "swa_count", "swa_skipped", "swa_swapped"
 
+_OURS = frozenset((AVERAGE, WEIGHT, _STEP, _COUNT, _SKIPPED, _SWAPPED))
+
 
 def _key(entry: str, name: str) -> str:
     return f"{entry}:{name}" if name else entry
@@ -51,7 +53,7 @@ def _by_name(state: Mapping[str, Any], several: str, single: str) -> dict[str, A
 
 def is_ours(key: Any) -> bool:
     """Tells whether an entry of a state or of a group is one of these."""
-    return isinstance(key, str) and key.startswith("swa_") and key != "swa_lr"
+    return isinstance(key, str) and key.split(":", 1)[0] in _OURS
 
 
 def with_averages(
@@ -144,7 +146,7 @@ def averager_state_of(
 def _column(
     each: Sequence[tuple[Mapping[str, Any], Any, int]], key: str, like: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns one entry of every parameter's state, by the names and with the dtypes of ``like``."""
+    """Returns one entry of every parameter's state, by names, with the dtypes of ``like``."""
     names = list(like)
     column: dict[str, Any] = {}
     for entries, parameter, position in each:

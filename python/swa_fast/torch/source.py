@@ -35,8 +35,8 @@ _WRAPPER_PREFIXES = (
     "_forward_module.",
 )
 
-# Classes that keep the model that they wrap as ``module``: those of torch, and of apex and DeepSpeed
-# under the same names.
+# Classes that keep the model that they wrap as ``module``: those of torch, and of apex and
+# DeepSpeed under the same names.
 _KEEP_MODULE = frozenset(
     ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine", "FullyShardedDataParallel")
 )
