@@ -234,7 +234,10 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
             values = [one.tensor for one in others]
             mismatch = describe_mismatch(labels, shown, values, any_device=True)
             if mismatch is not None:
-                raise ValueError(f"{_NO_MATCH}: {mismatch}")
+                found = [one for one, other in zip(own, matched, strict=True) if other is not None]
+                raise ValueError(
+                    f"{_NO_MATCH}: {_by_name(ours, others, found, unnamed) or mismatch}"
+                )
         return theirs
 
     def _half_tensors(self) -> list[Any]:
@@ -256,6 +259,18 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         self._count = HostCount()
         self._bound = None
         self._known = {}
+
+
+def _by_name(
+    ours: list[Named], others: list[Named], found: list[Named], unnamed: list[Named]
+) -> str:
+    """Returns what does not match by name, or "" where no name matches or all do."""
+    matched, new = {id(one) for one in found}, {id(one) for one in unnamed}
+    what = [f"{one.label} is missing" for one in ours if id(one) not in matched][:3]
+    what += [f"{one.label} has no average" for one in others if id(one) in new][:3]
+    if not what or not found:
+        return ""
+    return f"there are {len(others)} tensors for {len(ours)} averages ({', '.join(what)})"
 
 
 def _weight(multi_avg_fn: Any, count: int) -> int | float | None:

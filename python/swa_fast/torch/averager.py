@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from . import pairs
 from .arena import Arena, standalone
 from .nonfinite import all_finite, check_nonfinite
 from .offload import Offload, OffloadError, offloads
-from .sharding import agree, is_sharded, local_all, reshard
+from .sharding import agree, is_sharded, local, local_all, reshard
 from .source import Source, chooser, describe_mismatch, lists_plainly
-from .state import check_averages, check_state
-from .swap import Exchange
+from .state import SavedState, check_averages, check_state, require_shown
+from .swap import Exchange, KeptBuffers
 
 _REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
 
@@ -114,6 +115,12 @@ class WeightAverager:
         self._skipped = [0] * len(self._keys)
         self._exchange = Exchange()
         self._swapped_in: int | None = None
+        self._buffers = KeptBuffers()
+        self._stored: list[Any] | None = None
+        self._stored_buffers = KeptBuffers()
+        # Called before the averages are read, by state_dict() with False and by all others with
+        # True: what has put off an update makes it then.
+        self.before_read: Callable[[bool], None] | None = None
         self._offload = Offload()
         self._submitted: list[int] = []  # the averages whose snapshots are in flight
         self._turn = threading.Lock()
@@ -268,6 +275,10 @@ class WeightAverager:
     def _forget(self) -> None:
         self._prepared, self._quick = None, False
 
+    def _announce(self, needs_snapshot: bool = True) -> None:
+        if self.before_read is not None and not self._exchange.active:
+            self.before_read(needs_snapshot)
+
     def _settle(self) -> None:
         try:
             self._offload.wait()
@@ -288,6 +299,7 @@ class WeightAverager:
             ValueError: there are several averages and ``name`` is none of them.
         """
         index = self._index("averages()", name)
+        self._announce()
         self._settle()
         return self._shown(index)
 
@@ -310,6 +322,7 @@ class WeightAverager:
             RuntimeError: there is no snapshot yet, or the averages are swapped in.
         """
         index = self._index("copy_to()", name)
+        self._announce()
         with self._alone("copy_to()"):
             self._settle()
             self._require_snapshot("copy_to()", index)
@@ -326,6 +339,10 @@ class WeightAverager:
         While swapped, ``update`` and ``copy_to`` are refused, and the parameters must not be
         trained: a change to them would be a change to the averages.
 
+        A module's buffers are copied aside and put back with the second call, whatever was done to
+        them in between, so that ``update_bn`` may be run on the averages; one that was replaced is
+        left alone. With ``use_buffers=True`` the buffers' averages stay as they were averaged.
+
         Args:
             name: which of several averages; one is swapped in at a time.
 
@@ -335,6 +352,7 @@ class WeightAverager:
                 thread uses the averager.
         """
         index = self._index("swap()", name)
+        self._announce()
         self._start("swap()")
         try:
             self._swap("swap()", index)
@@ -352,9 +370,18 @@ class WeightAverager:
             )
         values = self._values()
         with self._explained(values):
-            exchange = self._exchange.end if self._exchange.active else self._exchange.begin
             averages = local_all(self._arenas[index].tensors)
-            exchange(averages, local_all(values), self._device is not None)
+            if self._exchange.active:
+                self._buffers.put_back(self._source.module)
+                self._exchange.end(averages, local_all(values), self._device is not None)
+                self._buffers.forget()
+            else:
+                self._exchange.begin(averages, local_all(values), self._device is not None)
+                try:
+                    self._buffers.keep(self._source.module)
+                except BaseException:
+                    self._exchange.end(averages, local_all(values), self._device is not None)
+                    raise
         self._swapped_in = index if self._exchange.active else None
 
     @contextlib.contextmanager
@@ -369,6 +396,7 @@ class WeightAverager:
                 another thread uses the averager.
         """
         index = self._index("applied()", name)
+        self._announce()
         with self._alone("applied()"):
             self._swap("applied()", index)
         try:
@@ -381,6 +409,44 @@ class WeightAverager:
                         self._swap("applied()", index)
                 finally:
                     self._turn.release()
+
+    def store(self) -> None:
+        """Keeps a copy of the parameters, and of a module's buffers, until ``restore``.
+
+        A second call replaces the copy. ``applied()`` does what ``store``, ``copy_to`` and
+        ``restore`` do together, without the memory of a copy.
+        """
+        with self._alone("store()"):
+            self._settle()
+            self._stored = [local(value).detach().clone() for value in self._values()]
+            self._stored_buffers.keep(self._source.module)
+
+    def restore(self) -> None:
+        """Puts back what ``store`` kept, bit for bit, and gives its memory back.
+
+        Raises:
+            RuntimeError: nothing was stored, or the averages are swapped in.
+            ValueError: the parameters no longer match; nothing was written.
+        """
+        with self._alone("restore()"):
+            self._settle()
+            if self._stored is None:
+                raise RuntimeError("restore() needs a store() before it. Received: none")
+            values = self._values()
+            with self._explained(values):
+                pairs.copy_(local_all(values), self._stored, any_device=True)
+            self._stored_buffers.put_back(self._source.module)
+            self._stored = None
+            self._stored_buffers.forget()
+
+    def detach(self) -> None:
+        """Waits for the update in flight, and takes away the hook that holds optimizers back.
+
+        For ``device="cpu"`` beside a GPU; the next ``update`` sets the hook again. The hook goes
+        with the averager, too.
+        """
+        self._settle()
+        self._offload.detach()
 
     def to(self, device: Any = None, dtype: Any = None) -> WeightAverager:
         """Moves the averages to ``device``, as after moving the model there, and returns self.
@@ -418,7 +484,11 @@ class WeightAverager:
         Args:
             config: whether the schedules are in it too, under "config"; they are compared at
                 loading.
+
+        While the averages are swapped in, the parameters' own values are in it too, by name under
+        "weights", and a warning says so: the model's state then holds the averages.
         """
+        self._announce(False)
         self._settle()
         names = self.names
         averages = [
@@ -443,6 +513,16 @@ class WeightAverager:
             }
         if config:
             state["config"] = self._config()
+        if self._swapped_in is not None:
+            warnings.warn(
+                "state_dict() was called while the averages are swapped into the model, whose own "
+                "state holds the averages now: this state carries the weights too. To resume, load "
+                "the model's state first, then this one",
+                stacklevel=2,
+            )
+            shown = self._arenas[self._swapped_in].tensors
+            weights = self._exchange.own_values(shown)
+            state["weights"] = dict(zip(names, map(standalone, weights), strict=True))
         return state
 
     def _config(self) -> dict[str, Any]:
@@ -452,23 +532,22 @@ class WeightAverager:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Loads what ``state_dict`` returned, from a model with the same parameters.
 
+        A state that was taken while swapped has "weights", which are written into the parameters:
+        these must hold the averages then, as the model's state of that moment does.
+
         Raises:
             KeyError, TypeError, ValueError: it does not match; nothing was changed.
             RuntimeError: the averages are swapped in.
         """
         with self._alone("load_state_dict()"):
             self._settle()
-            state = check_state(
-                state_dict, self._keys if self._several else None, self._counters.averages
-            )
-            loaded = [
-                check_averages(self.names, arena.tensors, saved, where)
-                for arena, (where, saved) in zip(self._arenas, state.averages, strict=True)
-            ]
+            state, loaded, weights = self._checked(state_dict)
             counters = Counters(self._counters.averages)
             counters.load(state.step, state.counts)
             for arena, tensors in zip(self._arenas, loaded, strict=True):
                 pairs.copy_(local_all(arena.tensors), local_all(tensors), any_device=True)
+            if weights is not None:
+                pairs.copy_(local_all(self._values()), local_all(weights), any_device=True)
             self._counters, self._skipped = counters, state.skipped
 
     def check_loadable(self, state_dict: Mapping[str, Any]) -> None:
@@ -479,17 +558,33 @@ class WeightAverager:
             RuntimeError: the averages are swapped in.
         """
         self._require_not_swapped("load_state_dict()")
-        state = check_state(
-            state_dict, self._keys if self._several else None, self._counters.averages
+        self._checked(state_dict)
+
+    def _checked(self, state_dict: Any) -> tuple[SavedState, list[list[Any]], list[Any] | None]:
+        """Returns a saved state's parts: the rest, each average's tensors, and the weights."""
+        keys = self._keys if self._several else None
+        state = check_state(state_dict, keys, self._counters.averages)
+        names = self.names
+        labels = self._source.labels
+        loaded = [
+            check_averages(names, labels, arena.tensors, saved, where)
+            for arena, (where, saved) in zip(self._arenas, state.averages, strict=True)
+        ]
+        if "weights" not in state_dict:
+            return state, loaded, None
+        values = self._values()
+        weights = check_averages(
+            names, labels, values, state_dict["weights"], "state_dict['weights']"
         )
-        for arena, (where, saved) in zip(self._arenas, state.averages, strict=True):
-            check_averages(self.names, arena.tensors, saved, where)
+        require_shown(labels, values, loaded)
+        return state, loaded, weights
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what to copy or pickle, with no update in flight."""
         self._settle()
         state = self.__dict__.copy()
         del state["_prepared"], state["_turn"]
+        state["before_read"] = None  # of an SWA, which sets it again in its own copy
         state["_arenas"] = [list(map(standalone, arena.tensors)) for arena in self._arenas]
         return state
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,10 @@ def update_bn(
     mode without gradients, and the statistics become the plain average over the batches. Momentum
     and the mode of each submodule are put back, whatever happens; if something is raised, the
     statistics are put back too. A model without BatchNorm is left alone and nothing is read.
+
+    A layer that no batch reached in training mode (a head that is not used, or a layer whose
+    ``train`` keeps it in evaluation mode) keeps the statistics that it had, and a warning names it;
+    torch leaves it the mean 0 and the variance 1.
 
     Args:
         loader: the batches. Without ``forward``, a batch is the model's input, or a list or tuple
@@ -47,11 +52,12 @@ def update_bn(
     if forward is not None and not callable(forward):
         kind = type(forward).__name__
         raise TypeError(f"forward must be callable as forward(model, batch). Received: {kind}")
-    layers = [
-        module
-        for module in model.modules()
+    named = {
+        name: module
+        for name, module in model.named_modules()
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
-    ]
+    }
+    layers = list(named.values())
     if not layers:
         return
     batches = iter(loader)
@@ -66,6 +72,13 @@ def update_bn(
     momenta = [layer.momentum for layer in layers]
     modes = [(module, module.training) for module in model.modules()]
     statistics = [_statistics_of(layer) for layer in layers]
+    reached: set[int] = set()
+
+    def note(layer: Any, *_: Any) -> None:
+        if layer.training:
+            reached.add(id(layer))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
         with torch.no_grad():
             model.train()
@@ -80,10 +93,24 @@ def update_bn(
             _restore(layer, kept)
         raise
     finally:
+        for hook in hooks:
+            hook.remove()
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         for module, training in modes:
             module.training = training
+    missed = []
+    for (name, layer), kept in zip(named.items(), statistics, strict=True):
+        if kept and id(layer) not in reached:
+            _restore(layer, kept)
+            missed.append(name)
+    if missed:
+        listed = ", ".join(map(repr, missed[:5])) + (", ..." if len(missed) > 5 else "")
+        warnings.warn(
+            f"no batch reached {len(missed)} of {len(layers)} BatchNorm layers in training mode, "
+            f"which keep the statistics that they had: {listed}",
+            stacklevel=2,
+        )
 
 
 def _run(model: Any, batch: Any, device: Any, forward: Callable[[Any, Any], Any] | None) -> None:

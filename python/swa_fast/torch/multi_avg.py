@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from . import pairs
+from .half_precision import HALF_DTYPES
+
+
+class _WarnsOfHalf:
+    """Warns once where averages are kept in half precision, in which they stall."""
+
+    _looked = False
+
+    def _look(self, averages: Sequence[Any]) -> None:
+        """Looks at the averages of the first call."""
+        self._looked = True
+        half = next((average.dtype for average in averages if average.dtype in HALF_DTYPES), None)
+        if half is not None:
+            warnings.warn(
+                f"averages in {half} stall: once the weight of a new value is below the rounding "
+                "step, it changes nothing. Use swa_fast.torch.AveragedModel or WeightAverager, "
+                "which keep them in float32, or average a float32 copy of the model",
+                stacklevel=3,
+            )
 
 
 def check_decay(decay: Any) -> float:
@@ -18,7 +38,7 @@ def check_decay(decay: Any) -> float:
     return number
 
 
-class SwaMultiAvg:
+class SwaMultiAvg(_WarnsOfHalf):
     """The running mean over a list; what ``get_swa_multi_avg_fn`` returns. Can be pickled."""
 
     def __call__(self, averages: Sequence[Any], values: Sequence[Any], num_averaged: Any) -> None:
@@ -29,10 +49,12 @@ class SwaMultiAvg:
             values: tensors of the same shapes.
             num_averaged: an int, or torch's count tensor (read here, if it is on a device: a sync).
         """
+        if not self._looked:
+            self._look(averages)
         pairs.running_mean_(averages, values, int(num_averaged))
 
 
-class EmaMultiAvg:
+class EmaMultiAvg(_WarnsOfHalf):
     """The exponential moving average; what ``get_ema_multi_avg_fn`` returns. Can be pickled."""
 
     def __init__(self, decay: float) -> None:
@@ -44,6 +66,8 @@ class EmaMultiAvg:
 
         The first value is copied by the caller, as ``AveragedModel`` does.
         """
+        if not self._looked:
+            self._look(averages)
         pairs.lerp_(averages, values, 1.0 - self.decay)
 
 
@@ -51,6 +75,9 @@ def get_swa_multi_avg_fn() -> SwaMultiAvg:
     """Returns the fused equally weighted average, for ``AveragedModel(multi_avg_fn=...)``.
 
     Works in ``torch.optim.swa_utils.AveragedModel`` and in Lightning's ``WeightAveraging`` too.
+    Those keep the averages in the model's own precision: of a bfloat16 or float16 model they stall,
+    and the function warns once. ``AveragedModel`` and ``WeightAverager`` of this package keep them
+    in float32.
 
     Example:
         >>> import torch

@@ -137,7 +137,8 @@ class _Job:
                 "written by an optimizer of torch.optim, or after a read of the averages"
             )
         self._versions = []
-        self._fold(self._staging)
+        fold, self._fold = self._fold, _nothing  # which refers to the averager
+        fold(self._staging)
 
     def hold_back_writers(self) -> None:
         if not self._held_back and self._written() is None:
@@ -149,6 +150,10 @@ class _Job:
             if value._version != version:
                 return index
         return None
+
+
+def _nothing(_: list[Any]) -> None:
+    raise RuntimeError("an update in the background was run twice")
 
 
 class Offload:
@@ -167,6 +172,7 @@ class Offload:
         self._executor: ThreadPoolExecutor | None = None
         self._process = 0
         self._hook: Any = None
+        self._remove_hook: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy begins with nothing in flight."""
@@ -234,7 +240,13 @@ class Offload:
                 offload.hold_back_writers()
 
         self._hook = register_optimizer_step_pre_hook(before_step)
-        weakref.finalize(self, self._hook.remove)
+        self._remove_hook = weakref.finalize(self, self._hook.remove)
+
+    def detach(self) -> None:
+        """Holds optimizers back no longer, until the next update; none may be in flight."""
+        if self._hook is not None:
+            self._remove_hook()
+            self._hook = None
 
     def _pool(self) -> ThreadPoolExecutor:
         # Its threads are joined when the interpreter exits, and do not exist in a forked child.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,13 +12,28 @@ import torch
 from swa_fast._schedule import check_integer
 from swa_fast.average import Average
 
+from . import optimizer_state, steps
 from .averager import WeightAverager
 from .source import unique
 
+# Where version 0.1.0 kept the averager's state.
 _OWN = "averager"
 
+# At this call of zero_grad without a step that was seen, something is wrong.
+_ZERO_GRADS = 3
+
+_LIKELY = (
+    "the likely cause is that something else makes the steps: an optimizer that was made or loaded "
+    "anew, methods other than step(), or a wrapper around another optimizer than the one given to "
+    "SWA. Keep a WeightAverager(model) instead and call its update() after each step"
+)
+
 # What others set on an optimizer to be read by its step: GradScaler's two, and the public state.
-_FORWARDED = frozenset(("grad_scale", "found_inf", "param_groups", "state", "defaults"))
+_FORWARDED = frozenset(("grad_scale", "found_inf", "param_groups", "defaults"))
+
+
+# Which SWA follows an optimizer: one at a time.
+_following: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
 class SWA(torch.optim.Optimizer):  # type: ignore[misc]
@@ -28,6 +45,10 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
     ``param_groups``, ``state``, hooks and every other attribute are those of the wrapped optimizer,
     so LR schedulers, GradScaler and closures work on either.
 
+    A step whose rates and gradients are all exactly 0 is torch filling the optimizer's state, and
+    is not counted. An optimizer is followed by one ``SWA`` at a time: making another detaches the
+    one before it, with a warning.
+
     Args:
         optimizer: the optimizer to wrap.
         start_averaging: steps before the first snapshot, >= 0.
@@ -38,14 +59,17 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         dtype: of the averages; by default float32 for half-precision parameters.
         device: where the averages are kept; by default with the parameters.
         nonfinite: "propagate" or "skip", see ``WeightAverager``.
+        at: "step" takes a snapshot right after the step. "next_step" takes it right before the next
+            one, or when the averages are read: use it where the loop changes the weights after
+            ``step`` (clipping, projection, constraints).
 
     Attributes:
         optimizer: the wrapped optimizer.
         averager: the ``WeightAverager`` over all parameter groups.
 
     Raises:
-        TypeError: ``optimizer`` is not a ``torch.optim.Optimizer``, or an argument has the wrong
-            type.
+        TypeError: ``optimizer`` is not a ``torch.optim.Optimizer``, or one whose steps are not
+            seen; or an argument has the wrong type.
         ValueError: an argument is out of range.
 
     Example:
@@ -74,8 +98,9 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         dtype: Any = None,
         device: Any = None,
         nonfinite: str = "propagate",
+        at: str = "step",
     ) -> None:
-        """Registers the step hook; see the class for the arguments."""
+        """Registers the step hooks; see the class for the arguments."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             kind = type(optimizer).__name__
             raise TypeError(f"optimizer must be a torch.optim.Optimizer. Received: {kind}")
@@ -84,7 +109,11 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
                 "optimizer must not be wrapped by SWA already: its saved state has room for one "
                 "averager. Received: an SWA; wrap its .optimizer, or keep a WeightAverager beside"
             )
+        if at not in ("step", "next_step"):
+            raise ValueError(f'at must be "step" or "next_step". Received: {at!r}')
+        steps.require_seen_steps(optimizer)
         self.optimizer = optimizer
+        self._at = at
         start = check_integer("start_averaging", start_averaging, 0)
         period = check_integer("average_period", average_period, 1)
         self._config: dict[str, Any] = {"device": device, "nonfinite": nonfinite}
@@ -98,18 +127,109 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
                 "averages describes several: put them into each swa_fast.Average"
             )
         self.averager = WeightAverager(_named_parameters_of(optimizer), **self._config)
+        self._pending = self._stepped = False
+        self._zero_grads = 0
         self._register()
 
     def _register(self) -> None:
-        self._handle = self.optimizer.register_step_post_hook(self._after_step)
+        """Follows the steps of the optimizer, which does not keep this object alive by that."""
+        optimizer = self.optimizer
+        reference = _following.get(optimizer)
+        before = None if reference is None else reference()
+        if before is not None:
+            before.detach()
+            warnings.warn(
+                "the optimizer was followed by another SWA, which is detached now: its averages "
+                "stay as they are. Keep one, or give it several averages",
+                stacklevel=3,
+            )
+        _following[optimizer] = this = weakref.ref(self)
 
-    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        def before_step(*_: Any) -> None:
+            swa = this()
+            if swa is not None:
+                swa._before_step()
+
+        def after_step(optimizer: Any, *_: Any) -> None:
+            swa = this()
+            if swa is None:
+                return
+            if swa._nests and steps.is_step_within_step(optimizer, 1):
+                return
+            swa._after_step()
+
+        def before_read(needs_snapshot: bool) -> None:
+            swa = this()
+            if swa is not None:
+                swa._before_read(needs_snapshot)
+
+        self._before_read_hook = before_read
+        self.averager.before_read = before_read
+        self._nests = steps.may_step_within_step(type(optimizer))
+        self._capturable = any(group.get("capturable") for group in optimizer.param_groups)
+        self._rows: dict[int, dict[str, Any]] | None = None
+        handles = [
+            optimizer.register_step_pre_hook(before_step),
+            optimizer.register_step_post_hook(after_step),
+        ]
+        self._remove = weakref.finalize(self, _remove_all, handles)
+        self._remove.atexit = False
+        self._mark_groups()
+
+    def detach(self) -> None:
+        """Stops following the optimizer's steps. The averages stay, and can still be read.
+
+        An ``SWA`` that nobody holds any more is detached by itself.
+        """
+        self._take_pending()
+        self._remove()
+        reference = _following.get(self.optimizer)
+        if reference is not None and reference() is self:
+            del _following[self.optimizer]
+            for group in self.optimizer.param_groups:
+                for key in [key for key in group if optimizer_state.is_ours(key)]:
+                    del group[key]
+
+    def _before_step(self) -> None:
+        if self._pending and not steps.fills_state(self.optimizer):
+            self._take_pending()
+        self._stepped = True
+        self._follow_groups()
+
+    def _after_step(self) -> None:
+        optimizer = self.optimizer
         # Fused optimizers are called by GradScaler in any case, and skip the step on the device.
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and bool(found_inf):
             return
-        self._follow_groups()
-        self.averager.update()
+        if steps.fills_state(optimizer):
+            self._stepped = self.averager.step > 0
+            return
+        if self._capturable and steps.is_captured(optimizer):
+            raise RuntimeError(
+                "SWA cannot follow a step inside a CUDA graph, whose replays call no step hooks: "
+                "keep a WeightAverager(model) instead and call its update() after each replay"
+            )
+        self._rows = None
+        if self._at == "step":
+            self.averager.update()
+        else:
+            self._pending = True
+
+    def _take_pending(self) -> None:
+        if self._pending:
+            self._pending = False
+            try:
+                self.averager.update()
+            except BaseException:
+                self._pending = True
+                raise
+
+    def _before_read(self, needs_snapshot: bool) -> None:
+        """Takes the snapshot that is pending, before the averages are read."""
+        self._take_pending()
+        if needs_snapshot and not self._stepped and self.averager.step == 0:
+            warnings.warn(f"SWA has seen no step of its optimizer: {_LIKELY}", stacklevel=5)
 
     def _follow_groups(self) -> None:
         """Takes up parameters that were added to the wrapped optimizer since."""
@@ -121,6 +241,30 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         _require_no_snapshot(averager, f"{len(current)} tensors for {known} averages")
         self.averager = WeightAverager(_named_parameters_of(self.optimizer), **self._config)
         self.averager.continue_from(averager)
+        self.averager.before_read = self._before_read_hook
+        self._rows = None
+        self._mark_groups()
+
+    def _mark_groups(self, averager_state: Mapping[str, Any] | None = None) -> None:
+        """Writes the counters into the parameter groups, as they are now."""
+        if averager_state is None:
+            averager_state = self.averager.state_dict()
+        counters = optimizer_state.counters_of(averager_state)
+        for group in self.optimizer.param_groups:
+            group.update(counters)
+
+    @property
+    def state(self) -> Any:
+        """The wrapped optimizer's state, in which each parameter has its averages too."""
+        if self._rows is None:
+            parameters = _parameters_of(self.optimizer)
+            rows = optimizer_state.tensors_of(self.averager.state_dict())
+            self._rows = {id(one): row for one, row in zip(parameters, rows, strict=False)}
+        return optimizer_state.StateView(self.optimizer.state, self._rows)
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.optimizer.state = state
 
     def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
         """Makes a step of the wrapped optimizer; a snapshot follows if one is due."""
@@ -132,7 +276,20 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Resets the gradients of all parameters."""
+        if not self._stepped:
+            self._miss_step()
         self.optimizer.zero_grad(set_to_none)
+
+    def _miss_step(self) -> None:
+        if steps.found_only_finite(self.optimizer) or self._zero_grads == 0:
+            self._zero_grads += 1  # with an infinity in it GradScaler skips the step
+        if self._zero_grads == _ZERO_GRADS:
+            self._zero_grads += 1  # said once
+            warnings.warn(
+                f"zero_grad() was called {_ZERO_GRADS} times, and SWA has seen no step of its "
+                f"optimizer: {_LIKELY}",
+                stacklevel=3,
+            )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters, which join the averages; refused once a snapshot was taken.
@@ -163,39 +320,64 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         self.averager.copy_to(params, name)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state of the wrapped optimizer, with the averages under "averager".
+        """Returns the state of the wrapped optimizer, with the averages in each parameter's state.
 
-        The wrapped optimizer, without averaging, can load it too.
+        A parameter's average is the entry "swa_average" ("swa_average:name" of several), and the
+        counters are in the groups ("swa_step", "swa_count", ...). So the functions of
+        ``torch.distributed.checkpoint.state_dict`` save and restore them. The state for a plain
+        optimizer is that of ``.optimizer``.
         """
         self._follow_groups()
-        return {**self.optimizer.state_dict(), _OWN: self.averager.state_dict()}
+        averager_state = self.averager.state_dict()
+        self._mark_groups(averager_state)
+        self._rows = None
+        rows = optimizer_state.tensors_of(averager_state)
+        state = self.optimizer.state_dict()
+        return optimizer_state.with_averages(state, rows, self._positions())
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Loads what ``state_dict`` returned; training goes on bit for bit.
 
+        A state of version 0.1.0, with the averages under "averager", is loaded as well.
+
         Raises:
             KeyError, TypeError, ValueError: it does not match; nothing was changed.
         """
-        if _OWN not in state_dict:
-            raise KeyError(
-                f"state_dict must hold {_OWN!r}, as saved by swa_fast.torch.SWA. Received: "
-                f"{list(state_dict)}; load the state of a plain optimizer into .optimizer"
-            )
         self._follow_groups()
         averager = self.averager
-        averager.check_loadable(state_dict[_OWN])
+        saved = state_dict.get(_OWN)
         rest = {key: value for key, value in state_dict.items() if key != _OWN}
+        if saved is None:
+            saved = self._averager_state_of(state_dict)
+            rest = optimizer_state.without_averages(rest)
+        averager.check_loadable(saved)
         before = self.optimizer.state_dict()
         self.optimizer.load_state_dict(rest)
         try:
-            averager.load_state_dict(state_dict[_OWN])
+            averager.load_state_dict(saved)
         except BaseException:
             self.optimizer.load_state_dict(before)
             raise
+        self._pending = False
+        self._stepped = averager.step > 0
+        self._rows = None
+        self._mark_groups()
+
+    def _averager_state_of(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        current = self.averager.state_dict()
+        return optimizer_state.averager_state_of(state_dict, parameters, self._positions(), current)
+
+    def _positions(self) -> list[int]:
+        """Returns which average belongs to each parameter, in the order of the groups."""
+        position = {id(one): i for i, one in enumerate(_parameters_of(self.optimizer))}
+        return [
+            position[id(one)] for group in self.optimizer.param_groups for one in group["params"]
+        ]
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the wrapped optimizer's."""
-        if name in ("optimizer", "averager"):  # not there yet: copying or unpickling
+        if name in ("optimizer", "averager", "_rows"):  # not there yet: copying or unpickling
             raise AttributeError(name)
         return getattr(self.optimizer, name)
 
@@ -235,12 +417,22 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
             "optimizer": self.optimizer,
             "averager": self.averager,
             "_config": self._config,
+            "_at": self._at,
+            "_pending": self._pending,
+            "_stepped": self._stepped,
+            "_zero_grads": self._zero_grads,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores from a pickle."""
-        self.__dict__.update(state)
+        defaults = {"_at": "step", "_pending": False, "_stepped": False, "_zero_grads": 0}
+        self.__dict__.update({**defaults, **state})
         self._register()
+
+
+def _remove_all(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
 def _parameters_of(optimizer: Any) -> list[Any]:
@@ -264,5 +456,6 @@ def _require_no_snapshot(averager: WeightAverager, received: str) -> None:
     if count > 0:
         raise RuntimeError(
             "parameters can be added and removed before the first snapshot only. Received: "
-            f"{received}, after {count} snapshots"
+            f"{received}, after {count} snapshots; for a model that grows keep a "
+            "WeightAverager(model) instead and make it anew when parameters are added"
         )

@@ -28,7 +28,38 @@ _LISTING_METHODS = (
 
 # What wrappers that keep the parameters put into their names: torch.compile, activation
 # checkpointing, FSDP.
-_WRAPPER_PREFIXES = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+_WRAPPER_PREFIXES = (
+    "_orig_mod.",
+    "_checkpoint_wrapped_module.",
+    "_fsdp_wrapped_module.",
+    "_forward_module.",
+)
+
+# Classes that keep the model that they wrap as ``module``: those of torch, and of apex and
+# DeepSpeed under the same names.
+_KEEP_MODULE = frozenset(
+    ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine", "FullyShardedDataParallel")
+)
+
+
+def without_wrappers(name: str) -> str:
+    """Returns the name of a tensor without what wrappers put into it."""
+    for prefix in _WRAPPER_PREFIXES:
+        name = name.replace(prefix, "")
+    return name
+
+
+def _inner(module: Any) -> tuple[str, Any]:
+    """Returns what a wrapper keeps the module as that it wraps, and that; ("", None) for others."""
+    children = module._modules
+    for prefix in _WRAPPER_PREFIXES:
+        inner = children.get(prefix[:-1])
+        if inner is not None:
+            return prefix[:-1], inner
+    inner = children.get("module")
+    if inner is not None and any(kind.__name__ in _KEEP_MODULE for kind in type(module).__mro__):
+        return "module", inner
+    return "", None
 
 
 def parameters_and_buffers(module: Any) -> tuple[list[Any], list[Any]]:
@@ -83,18 +114,16 @@ def lists_plainly(kind: Any) -> bool:
 
 
 def unwrapped(module: Any) -> Any:
-    """Returns the module inside ``torch.compile``, ``DistributedDataParallel``, ``DataParallel``.
+    """Returns the module inside the wrappers around it: torch's own, Fabric's, and their like.
 
     The tensors are the same; their names are then the same with and without the wrapper, so that a
     checkpoint of one can be loaded into the other.
     """
     while True:
-        if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            module = module.module
-        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
-            module = module._orig_mod
-        else:
+        _, inner = _inner(module)
+        if not isinstance(inner, nn.Module):
             return module
+        module = inner
 
 
 class Named:
@@ -120,11 +149,20 @@ class Named:
 def named_tensors(module: Any, use_buffers: bool) -> list[Named]:
     """Returns the parameters of a module, and its buffers behind them, each with all its names."""
     found: dict[int, Named] = {}
+    wrapped = [
+        (f"{name}.{kept}." if name else f"{kept}.", f"{name}." if name else "")
+        for name, inside in module.named_modules()
+        for kept in (_inner(inside)[0],)
+        if kept == "module"
+    ]
+    wrapped.reverse()  # the innermost first, whose names the outer ones do not change
     for is_buffer in (False, True) if use_buffers else (False,):
         listing = module.named_buffers if is_buffer else module.named_parameters
         for name, tensor in _with_aliases(listing):
-            for prefix in _WRAPPER_PREFIXES:
-                name = name.replace(prefix, "")
+            for prefix, shorter in wrapped:
+                if name.startswith(prefix):
+                    name = shorter + name[len(prefix) :]
+            name = without_wrappers(name)
             known = found.get(id(tensor))
             if known is None:
                 found[id(tensor)] = Named(tensor, name, is_buffer)
@@ -280,8 +318,8 @@ class Source:
         missing = [label for index, label in enumerate(self.labels) if index not in placed]
         if missing or unknown:
             there = len(placed) + len(unknown)
-            what = [f"{label.split(' ', 1)[1]} is missing" for label in missing[:3]]
-            what += [f"{one.name!r} has no average" for one in unknown[:3]]
+            what = [f"{label} is missing" for label in missing[:3]]
+            what += [f"{one.label} has no average" for one in unknown[:3]]
             raise ValueError(
                 "the parameters do not match the averages: there are "
                 f"{there} tensors for {len(self.labels)} averages ({', '.join(what)})"
@@ -343,6 +381,8 @@ def _named_of_list(params: Any, what: str) -> list[Named]:
     names: dict[str, int] = {}
     for index, item in enumerate(params):
         name, tensor = item if isinstance(item, tuple) and len(item) == 2 else (str(index), item)
+        if isinstance(name, str):
+            name = without_wrappers(name)
         if isinstance(name, torch.Tensor):
             raise TypeError(
                 f"{what}[{index}] must be a tensor or a (name, tensor) pair. Received: a pair of "

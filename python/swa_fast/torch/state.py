@@ -11,7 +11,8 @@ import torch
 from swa_fast._schedule import check_integer
 from swa_fast.average import Average
 
-from .source import describe_mismatch
+from .sharding import local
+from .source import describe_mismatch, without_wrappers
 
 # Up to here a float64 tells one count from the next, as the weight 1 / (count + 1) needs.
 _LARGEST = 2**53 - 1
@@ -99,12 +100,17 @@ def _check_config(config: Any, keys: Sequence[str] | None, described: Sequence[A
 
 
 def check_averages(
-    names: Sequence[str], averages: Sequence[Any], saved: Any, where: str
+    names: Sequence[str],
+    labels: Sequence[str],
+    averages: Sequence[Any],
+    saved: Any,
+    where: str,
 ) -> list[Any]:
     """Returns the tensors of a saved average in the order of ``names``.
 
     Args:
         names: of the tensors.
+        labels: what they are called in errors.
         averages: those that they are to be loaded into.
         saved: what stands in the state, a dict by name.
         where: where in the state it stands.
@@ -115,17 +121,68 @@ def check_averages(
         ValueError: a tensor has another shape, dtype or sharding than its average.
     """
     _require_dict(saved, where)
+    saved = _renamed(saved, names)
     _require_keys(saved, names, where)
     tensors = [saved[name] for name in names]
     for name, tensor in zip(names, tensors, strict=True):
         if not isinstance(tensor, torch.Tensor):
             kind = type(tensor).__name__
             raise TypeError(f"{where}[{name!r}] must be a tensor. Received: {kind}")
-    labels = [f"parameter {name!r}" for name in names]
     mismatch = describe_mismatch(labels, averages, tensors, any_device=True, same_dtype=True)
     if mismatch is not None:
         raise ValueError(f"state_dict does not match: the state of {mismatch}")
     return tensors
+
+
+def _renamed(saved: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """Returns ``saved`` by ``names``, where they differ by what wrappers put into names alone."""
+    if all(name in saved for name in names):
+        return saved
+    plain = {without_wrappers(name): tensor for name, tensor in saved.items()}
+    if len(plain) != len(saved):
+        return saved
+    for prefixed in (plain, {f"module.{name}": tensor for name, tensor in plain.items()}):
+        if set(names) == set(prefixed):
+            return prefixed
+    stripped = {name.removeprefix("module."): tensor for name, tensor in plain.items()}
+    return stripped if set(names) == set(stripped) else saved
+
+
+def require_shown(labels: Sequence[str], values: Sequence[Any], loaded: Sequence[Any]) -> None:
+    """Requires that the parameters hold one of the averages of a state taken while swapped.
+
+    Args:
+        labels: what the parameters are called in errors.
+        values: the parameters.
+        loaded: for each average of the state, its tensors.
+
+    Raises:
+        ValueError: they hold none of them.
+    """
+    first = ""
+    for averages in loaded:
+        differing = next(
+            (
+                label
+                for label, value, average in zip(labels, values, averages, strict=True)
+                if not _shows(local(value), local(average))
+            ),
+            None,
+        )
+        if differing is None:
+            return
+        first = first or differing
+    raise ValueError(
+        "the state was taken while the averages were swapped into the model: load the model first, "
+        f"with its state of the same moment. Received: {first} that does not hold its average"
+    )
+
+
+def _shows(value: Any, average: Any) -> bool:
+    shown = average.to(value.dtype).to(value.device)
+    return bool(torch.equal(value.nan_to_num(), shown.nan_to_num())) and bool(
+        torch.equal(value.isnan(), shown.isnan())
+    )
 
 
 def _require_dict(entry: Any, where: str) -> None:

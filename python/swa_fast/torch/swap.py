@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from . import pairs
+from .sharding import is_sharded, like_shard, local
+from .source import parameters_and_buffers, why_unreadable
 
 
 class Exchange:
@@ -22,6 +24,7 @@ class Exchange:
         """Starts with the averages in their own place."""
         self.active = False
         self._kept: list[Any] = []
+        self._exchanged: list[bool] = []
 
     def begin(self, averages: list[Any], values: list[Any], any_device: bool) -> None:
         """Puts ``averages`` into ``values``; on any error both are as before."""
@@ -38,6 +41,7 @@ class Exchange:
                 pairs.copy_(rounded, kept)
             raise
         self._kept = kept
+        self._exchanged = [_exchanges(a, v) for a, v in zip(averages, values, strict=True)]
         self.active = True
 
     def end(self, averages: list[Any], values: list[Any], any_device: bool) -> None:
@@ -67,6 +71,21 @@ class Exchange:
         self._kept = []
         self.active = False
 
+    def own_values(self, averages: list[Any]) -> list[Any]:
+        """Returns the tensors that hold the parameters' own values while the averages are shown.
+
+        Args:
+            averages: the tensors of the averages, sharded as they are.
+        """
+        kept, own = iter(self._kept), []
+        for average, exchanged in zip(averages, self._exchanged, strict=True):
+            if exchanged:
+                own.append(average)
+            else:
+                part = next(kept)
+                own.append(like_shard(part, average) if is_sharded(average) else part)
+        return own
+
     def where(self, averages: list[Any], values: list[Any]) -> list[Any]:
         """Returns the tensors that hold the averages now, swapped or not."""
         if not self.active:
@@ -75,6 +94,51 @@ class Exchange:
             value.detach() if _exchanges(average, value) else average
             for average, value in zip(averages, values, strict=True)
         ]
+
+
+class KeptBuffers:
+    """Copies of a module's buffers, made when averages are swapped in and put back before the end.
+
+    A forward in training mode, as of ``update_bn``, writes buffers.
+    """
+
+    def __init__(self) -> None:
+        """Holds none yet."""
+        self._kept: list[tuple[Any, Any]] = []
+
+    def keep(self, module: Any) -> None:
+        """Copies the buffers of ``module``, as they are now. None has none."""
+        buffers = [] if module is None else parameters_and_buffers(module)[1]
+        self._kept = [
+            (buffer, local(buffer).clone())
+            for buffer in buffers
+            if why_unreadable(local(buffer)) is None
+        ]
+
+    def put_back(self, module: Any) -> None:
+        """Writes the copies into those buffers that ``module`` still has and that have changed."""
+        if not self._kept:
+            return
+        there = {id(buffer) for buffer in parameters_and_buffers(module)[1]}
+        with torch.no_grad():
+            for buffer, kept in self._kept:
+                current = local(buffer)
+                same_form = current.shape == kept.shape and current.dtype == kept.dtype
+                if id(buffer) in there and same_form and not _needs_no_write(current, kept):
+                    current.copy_(kept)
+
+    def forget(self) -> None:
+        """Gives the memory of the copies back."""
+        self._kept = []
+
+
+def _needs_no_write(tensor: Any, kept: Any) -> bool:
+    """Tells whether ``tensor`` cannot be written, or not everywhere, and holds the values still."""
+    expanded = any(
+        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+    unwritable = expanded or tensor.is_inference()
+    return unwritable and tensor.device == kept.device and bool(torch.equal(tensor, kept))
 
 
 def _exchanges(average: Any, value: Any) -> bool:

@@ -19,6 +19,10 @@ from swa_fast.torch import SWA, SWALR, WeightAverager
 from torch_reference import all_bits, bits, contract_mean, make_net
 
 
+def averages_in(state: Any) -> list[Any]:
+    return [entries["swa_average"] for entries in state["state"].values()]
+
+
 def train_step(net: Any, optimizer: Any, index: int) -> None:
     generator = torch.Generator().manual_seed(index)
     data = torch.randn(8, 1, 4, 4, generator=generator)
@@ -56,7 +60,7 @@ def test_training_itself_is_unchanged_by_the_wrapper() -> None:
                 scheduler.step()
     assert all_bits(plain.parameters()) == all_bits(wrapped.parameters())
     assert averaging.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == 0.00125
-    assert averaging.state is averaging.optimizer.state
+    assert list(averaging.state) == list(averaging.optimizer.state)
     assert averaging.averager.count == 2
 
 
@@ -182,9 +186,7 @@ def test_parameters_are_added_before_the_first_snapshot_only() -> None:
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
     after = optimizer.state_dict()
     assert len(after["param_groups"]) == 3
-    assert all_bits(after["averager"]["averages"].values()) == all_bits(
-        before["averager"]["averages"].values()
-    )
+    assert all_bits(averages_in(after)) == all_bits(averages_in(before))
 
 
 def test_a_state_whose_averages_cannot_be_copied_changes_nothing() -> None:
@@ -202,7 +204,7 @@ def test_a_state_whose_averages_cannot_be_copied_changes_nothing() -> None:
     train()
     before = copy.deepcopy(optimizer.state_dict())
     live = optimizer.averager._arenas[0].tensors[0]
-    saved["averager"]["averages"]["0"] = live.t()  # shares its memory with the average
+    saved["state"][0]["swa_average"] = live.t()  # shares its memory with the average
     with pytest.raises(ValueError, match="overlap"):
         optimizer.load_state_dict(saved)
     after = optimizer.state_dict()
@@ -216,13 +218,13 @@ def test_state_and_the_plain_optimizer() -> None:
     train_step(net, optimizer, 0)
     state = optimizer.state_dict()
     plain = torch.optim.SGD(make_net().parameters(), lr=0.3, momentum=0.9)
-    plain.load_state_dict(state)
+    plain.load_state_dict(optimizer.optimizer.state_dict())
     assert plain.param_groups[0]["lr"] == 0.1
-    with pytest.raises(KeyError, match=r"must hold 'averager'.*into \.optimizer"):
+    with pytest.raises(KeyError, match=r"must hold 'swa_average'.*into \.optimizer"):
         optimizer.load_state_dict(plain.state_dict())
 
     broken = copy.deepcopy(state)
-    broken["averager"]["averages"]["0"] = torch.zeros(9)
+    broken["state"][0]["swa_average"] = torch.zeros(9)
     broken["param_groups"][0]["lr"] = 7.0
     before = all_bits(optimizer.averager.averages())
     with pytest.raises(ValueError, match="parameter '0' has shape"):
@@ -239,9 +241,16 @@ def test_bad_arguments() -> None:
         SWA(inner, -1)
     with pytest.raises(ValueError, match="average_period must be >= 1"):
         SWA(inner, 0, 0)
-    with pytest.raises(RuntimeError, match="at least one snapshot"):
-        SWA(inner).assign_average_vars()
+    with pytest.raises(ValueError, match='at must be "step" or "next_step"'):
+        SWA(inner, at="end")
+    unstepped = SWA(inner)
+    with (
+        pytest.warns(UserWarning, match=r"has seen no step.*likely cause"),
+        pytest.raises(RuntimeError, match="at least one snapshot"),
+    ):
+        unstepped.assign_average_vars()
     assert len(inner._optimizer_step_post_hooks) == 1  # that of the one that was made
+    unstepped.detach()
     assert isinstance(SWA(inner).averager, WeightAverager)
     assert repr(SWA(inner, 3, 4)).startswith("SWA(start_averaging=3, average_period=4, optimizer=")
 
@@ -276,7 +285,7 @@ def test_a_group_without_values_is_not_added() -> None:
     assert len(optimizer.param_groups) == 1
     weight.grad = torch.ones(1)
     optimizer.step()
-    assert optimizer.averager.count == len(optimizer.state_dict()["averager"]["averages"]) == 1
+    assert optimizer.averager.count == len(averages_in(optimizer.state_dict())) == 1
 
 
 def test_a_removed_group_is_called_so() -> None:

@@ -51,7 +51,7 @@ def test_the_state_can_be_taken_while_swapped() -> None:
     for _ in snapshots(net, 3):
         averager.update()
     outside = through_a_file(averager.state_dict())
-    with averager.applied():
+    with averager.applied(), pytest.warns(UserWarning, match="while the averages are swapped"):
         inside = through_a_file(averager.state_dict())
     assert list(inside["averages"]) == list(outside["averages"])
     assert all_bits(inside["averages"].values()) == all_bits(outside["averages"].values())
@@ -130,11 +130,14 @@ def test_tensors_without_values_are_refused_before_anything_is_loaded(
     before = all_bits(optimizer.averager.averages())
     state = copy.deepcopy(optimizer.state_dict())
     state["param_groups"][0]["lr"] = 7.0
-    state["averager"]["averages"]["0"].fill_(9.0)
-    state["averager"]["averages"]["1"] = bad()
+    state["state"][0]["swa_average"].fill_(9.0)
+    state["state"][1]["swa_average"] = bad()
+    averages = copy.deepcopy(optimizer.averager.state_dict())
+    averages["averages"]["0"].fill_(9.0)
+    averages["averages"]["1"] = bad()
     for load in (
         lambda: optimizer.load_state_dict(state),
-        lambda: optimizer.averager.load_state_dict(state["averager"]),
+        lambda: optimizer.averager.load_state_dict(averages),
     ):
         with pytest.raises(ValueError, match=message):
             load()
@@ -155,7 +158,7 @@ def test_a_count_that_no_weight_could_follow_is_refused() -> None:
 
 def test_keys_of_several_types_are_listed() -> None:
     optimizer = SWA(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
-    with pytest.raises(KeyError, match=r"must hold 'averager'.*\[1, 'a'\]"):
+    with pytest.raises(KeyError, match=r"must hold 'swa_average'.*\[1, 'a'\]"):
         optimizer.load_state_dict({1: 2, "a": 3})  # type: ignore[dict-item]
     with pytest.raises(KeyError, match=r"must hold 'averages'.*\[1, 'a'\]"):
         optimizer.averager.load_state_dict({1: 2, "a": 3})  # type: ignore[dict-item]
