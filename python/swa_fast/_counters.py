@@ -78,6 +78,7 @@ class Counters:
             count = each.count
             if update < each.due:
                 weights.append(None)
+            # Means and constants as `Average.weight` has them, without the call.
             elif count == 0 or each.mean:
                 weights.append(count)
             elif each.constant is not None:
@@ -144,7 +145,16 @@ class Counters:
 
 
 class _One:
-    """The counters of one average; what of its description does not change, at hand."""
+    """The counters of one average, and what every update needs of its description.
+
+    Attributes:
+        count: snapshots in it.
+        last: number of the update that took the last one.
+        before: `last` as it was before that.
+        due: number of the next update that takes one.
+        mean: whether it is a mean.
+        constant: the weight of an exponential average whose decay does not change, else None.
+    """
 
     __slots__ = ("average", "before", "constant", "count", "due", "last", "mean", "period")
 
@@ -153,9 +163,7 @@ class _One:
         self.mean = average.decay is None
         self.constant = 1.0 - average.decay if isinstance(average.decay, float) else None
         self.period = average.period
-        self.due = (
-            average.last_due(step) + self.period if step > average.start else average.start + 1
-        )
+        self.due = average.next_due(step + 1)
         self.count = check_integer("count", count, 0)
         self.last = average.last_due(step) if last is None else check_integer("last", last, 0)
         self.before = self.last

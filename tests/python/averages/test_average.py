@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swa_fast import Average, decays
@@ -24,6 +24,7 @@ from swa_fast.average import due, taken_before
 starts, periods = st.integers(0, 100), st.integers(1, 60)
 
 
+@settings(deadline=None)
 @given(starts, periods, st.booleans())
 def test_when(start: int, period: int, initial: bool) -> None:
     average = Average(start=start, period=period, initial=initial)
@@ -38,6 +39,7 @@ def test_when(start: int, period: int, initial: bool) -> None:
     assert average.last_due(0) == 0
 
 
+@settings(deadline=None)
 @given(starts, periods)
 def test_the_rule_on_arrays(start: int, period: int) -> None:
     updates = np.arange(1, 500)
@@ -48,6 +50,7 @@ def test_the_rule_on_arrays(start: int, period: int) -> None:
     assert counts[flags].tolist() == list(range(flags.sum()))
 
 
+@settings(deadline=None)
 @given(starts, periods, st.integers(0, 500))
 def test_steps_counted_from_0(start: int, period: int, step: int) -> None:
     """What the optimizer wrappers count: the steps completed before."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import swa_fast
@@ -101,6 +101,7 @@ def run(
         counters.advance(weights)
 
 
+@settings(deadline=None)
 @given(st.lists(AVERAGES, min_size=1, max_size=3), SKIPPED)
 def test_weights_are_those_of_the_definitions(averages: list[Average], skipped: set[int]) -> None:
     for average in averages:
@@ -132,6 +133,7 @@ def test_weights_are_those_of_the_definitions(averages: list[Average], skipped: 
         assert counters.last[index] == max(expected[index], default=0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(1, 12), st.booleans(), SKIPPED)
 def test_counters_that_a_callable_is_asked_with(
     start: int, period: int, initial: bool, skipped: set[int]
@@ -149,6 +151,7 @@ def test_counters_that_a_callable_is_asked_with(
     assert schedule.asked == expected
 
 
+@settings(deadline=None)
 @given(st.lists(AVERAGES, min_size=1, max_size=3), SKIPPED, st.integers(0, 2**32))
 def test_averages_are_those_of_averaging_by_hand(
     averages: list[Average], skipped: set[int], seed: int
@@ -185,6 +188,7 @@ def test_averages_are_those_of_averaging_by_hand(
             assert (mine == values[0]).all()
 
 
+@settings(deadline=None)
 @given(st.lists(AVERAGES, min_size=1, max_size=3), SKIPPED, st.integers(0, UPDATES))
 def test_resumed_anywhere(averages: list[Average], skipped: set[int], cut: int) -> None:
     whole: list[Any] = []
@@ -205,6 +209,7 @@ def test_resumed_anywhere(averages: list[Average], skipped: set[int], cut: int) 
         )
 
 
+@settings(deadline=None)
 @given(st.lists(AVERAGES, min_size=1, max_size=3), st.integers(0, UPDATES))
 def test_two_counters_are_enough_where_none_was_left_out(averages: list[Average], cut: int) -> None:
     first = Counters(averages)

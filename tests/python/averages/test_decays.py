@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swa_fast import decays
@@ -67,6 +67,7 @@ def test_bounds() -> None:
     assert decays.power(gamma=3)(1, 1, 1) == 0.0  # at the first update after the initial values
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(ALL),
     st.integers(1, 2**53),
@@ -146,6 +147,7 @@ def cubic(sigma_rel: float, gamma: Fraction) -> Fraction:
     return (gamma + 2) ** 2 * (gamma + 3) * Fraction(sigma_rel) ** 2 - (gamma + 1)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-300, 1 / math.sqrt(12)))
 def test_gamma_is_correctly_rounded(sigma_rel: float) -> None:
     gamma = decays.power(sigma_rel=sigma_rel).gamma
@@ -165,6 +167,7 @@ def test_gammas_that_are_known() -> None:
     assert decays.power(gamma=0).sigma_rel == pytest.approx(1 / math.sqrt(12), rel=1e-15)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e100))
 def test_there_and_back(gamma: float) -> None:
     sigma_rel = decays.power(gamma=gamma).sigma_rel
