@@ -371,7 +371,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         self._left_out = frozen
         self._stepped = averager.step > 0
         self._rows = None
-        self._mark_groups()
+        self._mark_groups({key: part for key, part in saved.items() if key != "weights"})
 
     def _fill_left_out(self) -> None:
         """Writes the values of frozen parameters into averages that a loaded state did not have."""

@@ -126,7 +126,9 @@ def averager_state_of(
         key: _column(each, _key(AVERAGE, key), named)
         for key, named in _by_name(current, "averages", "averages").items()
     }
-    counters = next((group for group in state_dict["param_groups"] if _STEP in group), {})
+    counters: Mapping[str, Any] = next(
+        (group for group in state_dict["param_groups"] if _STEP in group), {}
+    )
     result: dict[str, Any] = {"step": _number(counters, _STEP)}
     if "counts" in current:
         result["averages"] = averages
