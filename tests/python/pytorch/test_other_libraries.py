@@ -260,7 +260,7 @@ def test_torchs_own_implementations(options: dict[str, Any]) -> None:
 
 
 def test_the_table_names_what_is_run_here() -> None:
-    table = DOCUMENTATION.read_text(encoding="utf-8").split("## With other libraries")[1]
+    table = DOCUMENTATION.read_text(encoding="utf-8").split("### With other libraries")[1]
     rows = [line for line in table.split("\n## ")[0].splitlines() if line.startswith("| ")][1:]
     tests = [name for name in vars(sys.modules[__name__]) if name.startswith("test_")]
     for row in rows:
