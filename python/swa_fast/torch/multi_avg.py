@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import pairs
-from .half_precision import HALF_DTYPES
+from .arena import HALF_DTYPES
 
 
 class _WarnsOfHalf:

@@ -129,6 +129,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         self.averager = WeightAverager(_named_parameters_of(optimizer), **self._config)
         self._pending = self._stepped = False
         self._zero_grads = 0
+        self._left_out: list[Any] = []
         self._register()
 
     def _register(self) -> None:
@@ -195,6 +196,8 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
             self._take_pending()
         self._stepped = True
         self._follow_groups()
+        if self._left_out:
+            self._fill_left_out()
 
     def _after_step(self) -> None:
         optimizer = self.optimizer
@@ -226,7 +229,8 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
                 raise
 
     def _before_read(self, needs_snapshot: bool) -> None:
-        """Takes the snapshot that is pending, before the averages are read."""
+        """Takes what is still to be taken, before the averages are read."""
+        self._fill_left_out()
         self._take_pending()
         if needs_snapshot and not self._stepped and self.averager.step == 0:
             warnings.warn(f"SWA has seen no step of its optimizer: {_LIKELY}", stacklevel=5)
@@ -347,8 +351,13 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         averager = self.averager
         saved = state_dict.get(_OWN)
         rest = {key: value for key, value in state_dict.items() if key != _OWN}
+        frozen: list[Any] = []
         if saved is None:
-            saved = self._averager_state_of(state_dict)
+            parameters = self._listed()
+            saved = optimizer_state.averager_state_of(
+                state_dict, parameters, self._positions(), averager.state_dict()
+            )
+            frozen = optimizer_state.left_out(state_dict, parameters)
             rest = optimizer_state.without_averages(rest)
         averager.check_loadable(saved)
         before = self.optimizer.state_dict()
@@ -359,21 +368,32 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
             self.optimizer.load_state_dict(before)
             raise
         self._pending = False
+        self._left_out = frozen
         self._stepped = averager.step > 0
         self._rows = None
-        self._mark_groups()
+        self._mark_groups({key: part for key, part in saved.items() if key != "weights"})
 
-    def _averager_state_of(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
-        current = self.averager.state_dict()
-        return optimizer_state.averager_state_of(state_dict, parameters, self._positions(), current)
+    def _fill_left_out(self) -> None:
+        """Writes the values of frozen parameters into averages that a loaded state did not have."""
+        left_out, self._left_out = self._left_out, []
+        if not left_out:
+            return
+        position = {id(one): i for i, one in enumerate(_parameters_of(self.optimizer))}
+        averager = self.averager
+        with torch.no_grad():
+            for name in self._config.get("averages") or [None]:
+                averages = averager.averages(name)
+                for parameter in left_out:
+                    averages[position[id(parameter)]].copy_(parameter)
+
+    def _listed(self) -> list[Any]:
+        """Returns the parameters in the order of the groups, also one that is there twice."""
+        return [one for group in self.optimizer.param_groups for one in group["params"]]
 
     def _positions(self) -> list[int]:
         """Returns which average belongs to each parameter, in the order of the groups."""
         position = {id(one): i for i, one in enumerate(_parameters_of(self.optimizer))}
-        return [
-            position[id(one)] for group in self.optimizer.param_groups for one in group["params"]
-        ]
+        return [position[id(one)] for one in self._listed()]
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the wrapped optimizer's."""
@@ -426,6 +446,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores from a pickle."""
         defaults = {"_at": "step", "_pending": False, "_stepped": False, "_zero_grads": 0}
+        self._left_out = []
         self.__dict__.update({**defaults, **state})
         self._register()
 

@@ -126,7 +126,9 @@ def averager_state_of(
         key: _column(each, _key(AVERAGE, key), named)
         for key, named in _by_name(current, "averages", "averages").items()
     }
-    counters = next((group for group in state_dict["param_groups"] if _STEP in group), {})
+    counters: Mapping[str, Any] = next(
+        (group for group in state_dict["param_groups"] if _STEP in group), {}
+    )
     result: dict[str, Any] = {"step": _number(counters, _STEP)}
     if "counts" in current:
         result["averages"] = averages
@@ -143,6 +145,21 @@ def averager_state_of(
     return result
 
 
+def left_out(state_dict: Mapping[str, Any], parameters: Sequence[Any]) -> list[Any]:
+    """Returns the frozen parameters that have no average in a saved state.
+
+    torch's functions leave out what belongs to a parameter that needs no gradient. Its average is
+    its value, which may be loaded after the optimizer's state.
+    """
+    saved = state_dict["state"]
+    return [
+        parameter
+        for identifier, parameter in zip(_identifiers(state_dict), parameters, strict=True)
+        if not parameter.requires_grad
+        and not any(key.split(":", 1)[0] == AVERAGE for key in saved.get(identifier, {}))
+    ]
+
+
 def _column(
     each: Sequence[tuple[Mapping[str, Any], Any, int]], key: str, like: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -154,7 +171,7 @@ def _column(
         if key in entries:
             column[name] = entries[key]
         elif not parameter.requires_grad:
-            # torch's functions leave out what belongs to a frozen parameter: its value is the mean.
+            # Its average is its value; see left_out.
             column[name] = parameter.detach().to(like[name].dtype)
         else:
             raise KeyError(f"state_dict has no {key!r} for parameter {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from typing import Any
 
 import pytest
@@ -161,3 +162,45 @@ def test_a_copy_keeps_the_averages_of_the_tensors_that_nobody_wrote() -> None:
         other.update_parameters(net)
     assert all_bits(ours.parameters()) == all_bits(other.parameters())
     assert all_bits(ours._float32.averages) == all_bits(other._float32.averages)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", [get_swa_multi_avg_fn, get_ema_multi_avg_fn])
+def test_torchs_own_class_is_warned_of_once(dtype: Any, make: Any) -> None:
+    net = nn.Linear(2, 2).to(dtype)
+    averaged = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=make())
+    averaged.update_parameters(net)  # a copy
+    with pytest.warns(UserWarning, match=r"stall.*swa_fast\.torch\.AveragedModel"):
+        averaged.update_parameters(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        averaged.update_parameters(net)
+        ours = AveragedModel(net, multi_avg_fn=make())
+        whole = nn.Linear(2, 2)
+        others = torch.optim.swa_utils.AveragedModel(whole, multi_avg_fn=make())
+        for _ in range(3):
+            ours.update_parameters(net)
+            others.update_parameters(whole)
+
+
+def test_what_it_warns_of() -> None:
+    def drift(make: Any) -> float:
+        net = nn.Linear(64, 1, bias=False).to(torch.bfloat16)
+        averaged = make(net)
+        total = torch.zeros(1, 64, dtype=torch.float64)
+        for index in range(1, 2001):
+            with torch.no_grad():
+                net.weight.fill_(1 + index / 2000)
+            averaged.update_parameters(net)
+            total += net.weight.detach().double()
+        average = next(averaged.parameters()).double()
+        return float(((average - total / 2000).abs() / (total / 2000)).max())
+
+    with pytest.warns(UserWarning, match="stall"):
+        torchs = drift(
+            lambda net: torch.optim.swa_utils.AveragedModel(
+                net, multi_avg_fn=get_swa_multi_avg_fn()
+            )
+        )
+    assert torchs > 0.1
+    assert drift(AveragedModel) < 0.005

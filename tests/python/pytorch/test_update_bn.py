@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import warnings
 from collections import namedtuple
 from collections.abc import Iterator
 from typing import Any
@@ -162,3 +163,50 @@ def test_a_packed_sequence_keeps_its_sizes_where_they_must_be() -> None:
 
     update_bn([packed], nn.Sequential(layer), device="meta", forward=forward)
     assert devices == [("meta", "cpu")]
+
+
+class TwoHeads(nn.Module):
+    """One head is not used, and one layer stays in evaluation mode whatever is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+        self.frozen, self.untracked = (
+            nn.BatchNorm1d(2),
+            nn.BatchNorm1d(2, track_running_stats=False),
+        )
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def forward(self, data: Any) -> Any:
+        return self.untracked(self.frozen(self.used(data)))
+
+
+def test_layers_that_no_batch_reaches_keep_their_statistics_and_are_named() -> None:
+    net = TwoHeads()
+    for layer in (net.used, net.unused, net.frozen):
+        layer.running_mean.fill_(5.0)
+        layer.running_var.fill_(0.25)
+        layer.num_batches_tracked.fill_(7)
+    batches = [torch.randn(8, 2) for _ in range(3)]
+    with pytest.warns(UserWarning, match=r"reached 2 of 4 .*had: 'unused', 'frozen'$"):
+        update_bn(batches, net)
+    for layer in (net.unused, net.frozen):
+        assert layer.running_mean.tolist() == [5.0, 5.0]
+        assert layer.running_var.tolist() == [0.25, 0.25]
+        assert layer.num_batches_tracked.item() == 7
+        assert layer.momentum == 0.1
+        assert not layer._forward_pre_hooks
+    assert net.used.num_batches_tracked.item() == 3
+    expected = torch.stack([batch.mean(0) for batch in batches]).mean(0)
+    torch.testing.assert_close(net.used.running_mean, expected)
+
+
+def test_no_warning_where_every_layer_is_reached() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2, track_running_stats=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        update_bn([torch.randn(4, 2)], net)
