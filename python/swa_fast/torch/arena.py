@@ -65,6 +65,24 @@ class Arena:
                 average.copy_(part)
                 self.tensors.append(like_shard(average, value) if is_sharded(value) else average)
 
+    def pin_memory(self) -> None:
+        """Moves what is in host memory into pinned memory; the tensors become others."""
+        pinned = {
+            block.untyped_storage().data_ptr(): block.pin_memory()
+            for block in self.blocks
+            if block.device.type == "cpu"
+        }
+        self.blocks = [
+            pinned.get(block.untyped_storage().data_ptr(), block) for block in self.blocks
+        ]
+        for index, tensor in enumerate(self.tensors):
+            part = local(tensor)
+            block = pinned.get(part.untyped_storage().data_ptr())
+            if block is None:
+                continue
+            moved = block.as_strided(part.shape, part.stride(), part.storage_offset())
+            self.tensors[index] = like_shard(moved, tensor) if is_sharded(tensor) else moved
+
 
 def average_dtype(value: Any, dtype: Any) -> Any:
     """Returns the dtype of the average of ``value``: an integer's own; None is float32 or wider."""

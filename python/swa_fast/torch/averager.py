@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from swa_fast import _core
+from swa_fast._checks import check_decay
 from swa_fast._counters import Counters
 from swa_fast.average import Average
 
@@ -43,8 +44,8 @@ class WeightAverager:
         params_or_module: a module, or an iterable of tensors or of ``(name, tensor)`` pairs. A
             tensor that appears twice is averaged once.
         averages: several averages at once, ``{name: swa_fast.Average(...)}``: each value is read
-            once for all that are due. Not together with ``decay``, ``start``, ``period`` or
-            ``dtype``, which describe a single average without a name.
+            once for all that are due. Not together with ``decay``, ``start``, ``period``,
+            ``initial`` or ``dtype``, which describe a single average without a name.
         dtype: of the averages. By default float32 for float16 and bfloat16 parameters, and the
             parameter's own for others.
         device: where the averages are kept; by default with the parameters, which then must stay
@@ -58,6 +59,7 @@ class WeightAverager:
             schedule of ``swa_fast.decays``.
         start: call of ``update`` that takes the first snapshot, counted from 0.
         period: calls of ``update`` from one snapshot to the next.
+        initial: whether the values at construction are the first snapshot.
         use_buffers: also average a module's floating-point buffers, and copy its integer ones.
         nonfinite: "propagate" averages NaN and infinity as torch does; "skip" leaves out a whole
             snapshot that holds one, and counts it in ``skipped``. Checking reads all values once
@@ -97,6 +99,7 @@ class WeightAverager:
         decay: Any = None,
         start: int = 0,
         period: int = 1,
+        initial: bool = False,
         use_buffers: bool = False,
         nonfinite: str = "propagate",
         include: str | None = None,
@@ -104,7 +107,7 @@ class WeightAverager:
         requires_grad_only: bool = False,
     ) -> None:
         """Allocates the averages; see the class for the arguments."""
-        described = _described(averages, dtype, decay, start, period)
+        described = _described(averages, dtype, decay, start, period, initial)
         self._nonfinite = check_nonfinite(nonfinite)
         self._device = None if device is None else torch.device(device)
         chosen = chooser(include, exclude, requires_grad_only)
@@ -331,6 +334,35 @@ class WeightAverager:
             with self._explained(values):
                 pairs.copy_(local_all(values), averages, any_device=self._device is not None)
 
+    def lerp_to(self, decay: float, params: Any = None, name: str | None = None) -> None:
+        """Moves parameters towards the averages: ``decay * parameter + (1 - decay) * average``.
+
+        Tensors that are copied and not averaged are copied.
+
+        Args:
+            decay: share of its own value that a parameter keeps, from 0 to 1.
+            params: as of ``copy_to``.
+            name: which of several averages.
+
+        Raises:
+            ValueError: as ``copy_to``, or ``decay`` is out of range; nothing was written.
+            RuntimeError: as ``copy_to``.
+        """
+        decay = check_decay("decay", decay)
+        index = self._index("lerp_to()", name)
+        with self._alone("lerp_to()"):
+            self._settle()
+            self._require_snapshot("lerp_to()", index)
+            values = self._values() if params is None else self._values_of(params, "params")
+            averages = local_all(self._arenas[index].tensors)
+            with self._explained(values), torch.no_grad():
+                pairs.take_snapshots(
+                    [(local_all(values), 1.0 - decay)],
+                    averages,
+                    self._copied,
+                    any_device=self._device is not None,
+                )
+
     def swap(self, name: str | None = None) -> None:
         """Exchanges the averages with the parameters; a second call puts both back, bit for bit.
 
@@ -471,6 +503,18 @@ class WeightAverager:
             self._forget()
         return self
 
+    def pin_memory(self) -> None:
+        """Moves averages that are in host memory into pinned memory, for quick copies to a GPU.
+
+        Raises:
+            RuntimeError: there is no GPU, or the averages are swapped in.
+        """
+        with self._alone("pin_memory()"):
+            self._settle()
+            for arena in self._arenas:
+                arena.pin_memory()
+            self._forget()
+
     def state_dict(self, config: bool = False) -> dict[str, Any]:
         """Returns the averages by name (no copies), and the counters.
 
@@ -549,6 +593,32 @@ class WeightAverager:
             if weights is not None:
                 pairs.copy_(local_all(self._values()), local_all(weights), any_device=True)
             self._counters, self._skipped = counters, state.skipped
+
+    def copy_only(self, names: Collection[str]) -> None:
+        """Copies some of the tensors at each snapshot from now on, instead of averaging them.
+
+        Integer tensors are copied in any case. Each call replaces what the one before said.
+
+        Args:
+            names: of these tensors, as in ``names``.
+
+        Raises:
+            ValueError: a name is not one of ``names``; nothing was changed.
+            RuntimeError: the averages are swapped in, or used by another thread.
+        """
+        with self._alone("copy_only()"):
+            known = self.names
+            unknown = sorted(set(names) - set(known))
+            if unknown:
+                raise ValueError(
+                    f"copy_only() takes names of averaged tensors. Received: {unknown[:5]}"
+                )
+            self._settle()
+            chosen = set(names)
+            copied = set(_copied(self._arenas[0].tensors) or ())
+            copied.update(index for index, name in enumerate(known) if name in chosen)
+            self._copied = sorted(copied) or None
+            self._forget()
 
     def check_loadable(self, state_dict: Mapping[str, Any]) -> None:
         """Raises what ``load_state_dict`` would raise for a state that does not match.
@@ -703,14 +773,20 @@ class WeightAverager:
 
 
 def _described(
-    averages: Any, dtype: Any, decay: Any, start: Any, period: Any
+    averages: Any, dtype: Any, decay: Any, start: Any, period: Any, initial: Any
 ) -> dict[str, Average]:
     """Returns the averages by name, from either way to describe them."""
     if averages is None:
         _check_dtype(dtype)
-        return {_UNNAMED: Average(decay=decay, start=start, period=period, dtype=dtype)}
-    given = {"dtype": dtype, "decay": decay, "start": start or None, "period": period}
+        return {_UNNAMED: Average(decay, start, period, dtype, initial)}
+    given: dict[str, Any] = {
+        "dtype": dtype,
+        "decay": decay,
+        "start": start or None,
+        "period": period,
+    }
     given["period"] = None if period == 1 else period
+    given["initial"] = initial or None
     received = [name for name, value in given.items() if value is not None]
     if received:
         raise TypeError(
