@@ -293,6 +293,18 @@ def test_every_read_takes_the_snapshot_that_is_pending(read: Any) -> None:
     assert optimizer.averager.averages()[0].tolist() == [0.0, 0.0]
 
 
+def test_a_look_at_the_state_takes_no_snapshot() -> None:
+    weight = weight_of()
+    optimizer = SWA(torch.optim.SGD([weight], lr=1.0, momentum=0.9), 0, 1, at="next_step")
+    step(weight, optimizer)
+    assert set(optimizer.state[weight]) == {"momentum_buffer", "swa_average"}
+    optimizer.zero_grad()
+    assert optimizer.averager.count == 0
+    with torch.no_grad():
+        weight.zero_()
+    assert optimizer.averager.averages()[0].tolist() == [0.0, 0.0]
+
+
 def test_a_pending_snapshot_survives_a_copy() -> None:
     weight = weight_of()
     optimizer = SWA(torch.optim.SGD([weight], lr=1.0), 0, 1, at="next_step")
