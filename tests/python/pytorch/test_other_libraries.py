@@ -24,7 +24,10 @@ DOCUMENTATION = Path(__file__).parents[3] / "docs" / "torch.md"
 
 
 def library(name: str) -> Any:
-    """Imports a library, or skips; fails where SWA_FAST_REQUIRE_LIBRARIES is set, as in CI."""
+    """Imports a library, or skips; fails where SWA_FAST_REQUIRE_LIBRARIES is set, as in CI.
+
+    pip install --no-deps --group libraries
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
