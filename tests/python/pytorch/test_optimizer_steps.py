@@ -169,7 +169,8 @@ def failing_closure() -> Any:
 
 
 def test_lbfgs_takes_one_snapshot_for_all_its_closures() -> None:
-    weight, calls = weight_of(4.0), []
+    weight = weight_of(4.0)
+    calls: list[None] = []
     optimizer = SWA(torch.optim.LBFGS([weight], lr=0.1, max_iter=8), 0, 1)
 
     def closure() -> Any:

@@ -58,8 +58,8 @@ class Seen:
     """What a training loop saw, and what the average of it must be."""
 
     def __init__(self, net: Any) -> None:
-        self.net, self.steps = net, [[]]
-        self.steps.clear()
+        self.net = net
+        self.steps: list[list[Any]] = []
 
     def take(self) -> None:
         self.steps.append([p.detach().clone().numpy() for p in self.net.parameters()])
@@ -146,7 +146,7 @@ def test_fabric() -> None:
 def test_the_lightning_trainer(tmp_path: Path) -> None:
     lightning = library("lightning")
 
-    class Model(lightning.LightningModule):  # type: ignore[misc,name-defined]
+    class Model(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.net = make_net()
