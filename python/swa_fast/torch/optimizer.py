@@ -288,7 +288,8 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Resets the gradients of all parameters."""
-        if not self._stepped:
+        # In code that torch.compile traces, the flag may be that of an earlier call.
+        if not self._stepped and not torch.compiler.is_compiling():
             self._miss_step()
         self.optimizer.zero_grad(set_to_none)
 
