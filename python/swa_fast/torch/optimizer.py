@@ -252,17 +252,25 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
     def _mark_groups(self, averager_state: Mapping[str, Any] | None = None) -> None:
         """Writes the counters into the parameter groups, as they are now."""
         if averager_state is None:
-            averager_state = self.averager.state_dict()
+            averager_state = self._averager_state()
         counters = optimizer_state.counters_of(averager_state)
         for group in self.optimizer.param_groups:
             group.update(counters)
+
+    def _averager_state(self) -> dict[str, Any]:
+        """Returns the averager's state as it is, without taking the snapshot that is pending."""
+        self.averager.before_read = None
+        try:
+            return self.averager.state_dict()
+        finally:
+            self.averager.before_read = self._before_read_hook
 
     @property
     def state(self) -> Any:
         """The wrapped optimizer's state, in which each parameter has its averages too."""
         if self._rows is None:
             parameters = _parameters_of(self.optimizer)
-            rows = optimizer_state.tensors_of(self.averager.state_dict())
+            rows = optimizer_state.tensors_of(self._averager_state())
             self._rows = {id(one): row for one, row in zip(parameters, rows, strict=False)}
         return optimizer_state.StateView(self.optimizer.state, self._rows)
 
@@ -280,7 +288,8 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Resets the gradients of all parameters."""
-        if not self._stepped:
+        # In code that torch.compile traces, the flag may be that of an earlier call.
+        if not self._stepped and not torch.compiler.is_compiling():
             self._miss_step()
         self.optimizer.zero_grad(set_to_none)
 
@@ -355,7 +364,7 @@ class SWA(torch.optim.Optimizer):  # type: ignore[misc]
         if saved is None:
             parameters = self._listed()
             saved = optimizer_state.averager_state_of(
-                state_dict, parameters, self._positions(), averager.state_dict()
+                state_dict, parameters, self._positions(), self._averager_state()
             )
             frozen = optimizer_state.left_out(state_dict, parameters)
             rest = optimizer_state.without_averages(rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Any
 
@@ -9,6 +10,11 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor
@@ -152,6 +158,35 @@ def check_optimizer() -> None:
     print("optimizer ok", flush=True)
 
 
+def check_checkpoint() -> None:
+    """torch's functions for an optimizer's state, with SWA, on shards and on copies."""
+    for wrap in (shard, nn.parallel.DistributedDataParallel):
+        for options in (
+            StateDictOptions(),
+            StateDictOptions(flatten_optimizer_state_dict=True),
+            StateDictOptions(full_state_dict=True),
+        ):
+            net = wrap(make_net())
+            optimizer = SWA(torch.optim.AdamW(net.parameters(), lr=0.1), 0, 2)
+            get_state_dict(net, optimizer)
+            seen = []
+            for step in range(5):
+                optimizer.zero_grad()
+                net(torch.ones(2, 4) * step).sum().backward()
+                optimizer.step()
+                if step % 2 == 0:
+                    seen.append([whole(p).clone().numpy() for p in net.parameters()])
+            weights, state = copy.deepcopy(get_state_dict(net, optimizer, options=options))
+            other = wrap(make_net())
+            resumed = SWA(torch.optim.AdamW(other.parameters(), lr=0.3), 0, 2)
+            set_state_dict(
+                other, resumed, model_state_dict=weights, optim_state_dict=state, options=options
+            )
+            assert (resumed.averager.count, resumed.averager.step) == (3, 5)
+            assert all_bits(map(whole, resumed.averager.averages())) == means(seen)
+    print("checkpoint ok", flush=True)
+
+
 def save(path: str) -> None:
     net = shard(make_net())
     averager = WeightAverager(net)
@@ -195,7 +230,15 @@ def load(path: str, path_again: str) -> None:
 
 
 def train_and_save(path: str) -> None:
-    for check in (check_ddp, check_fsdp2, check_half, check_skip, check_swap, check_optimizer):
+    for check in (
+        check_ddp,
+        check_fsdp2,
+        check_half,
+        check_skip,
+        check_swap,
+        check_optimizer,
+        check_checkpoint,
+    ):
         check()
     save(path)
 

@@ -41,7 +41,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return torchrun(2, "train", str(path)), path
 
 
-@pytest.mark.parametrize("check", ["ddp", "fsdp2", "half", "skip", "swap", "optimizer", "save"])
+@pytest.mark.parametrize(
+    "check", ["ddp", "fsdp2", "half", "skip", "swap", "optimizer", "checkpoint", "save"]
+)
 def test_two_processes(first_run: tuple[str, Path], check: str) -> None:
     assert first_run[0].count(f"{check} ok") == 2
 

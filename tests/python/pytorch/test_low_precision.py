@@ -193,7 +193,7 @@ def test_what_it_warns_of() -> None:
                 net.weight.fill_(1 + index / 2000)
             averaged.update_parameters(net)
             total += net.weight.detach().double()
-        average = next(averaged.parameters()).double()
+        average = next(averaged.parameters()).detach().double()
         return float(((average - total / 2000).abs() / (total / 2000)).max())
 
     with pytest.warns(UserWarning, match="stall"):

@@ -188,3 +188,39 @@ def test_averages_on_the_cpu_of_parameters_on_the_cpu_stay_plain() -> None:
     averager = WeightAverager(torch.nn.Linear(3, 2), device="cpu")
     averager.update()
     assert averager._offload._executor is None
+
+
+def test_detach_takes_the_hook_away_until_the_next_update(copier: SlowCopier) -> None:
+    copier.automatic = True
+    before = len(_global_optimizer_pre_hooks)
+    model, averager = make(copier)
+    averager.detach()  # nothing to take away yet
+    set_weights(model, 2.0)
+    averager.update()
+    assert len(_global_optimizer_pre_hooks) == before + 1
+    averager.detach()
+    assert len(_global_optimizer_pre_hooks) == before
+    assert averager.averages()[0].unique().tolist() == [2.0]
+    averager.update()
+    assert len(_global_optimizer_pre_hooks) == before + 1
+    assert averager.count == 2
+    averager.detach()
+
+
+def test_an_averager_is_freed_at_once_after_an_update_in_the_background(
+    copier: SlowCopier,
+) -> None:
+    copier.automatic = True
+    before = len(_global_optimizer_pre_hooks)
+    _, averager = make(copier)
+    averager.update()
+    copier.started[0].done.wait(60)
+    averager._offload._pool().submit(int).result(60)  # the update before it has returned
+    alive = weakref.ref(averager)
+    gc.disable()
+    try:
+        del averager
+        assert alive() is None
+    finally:
+        gc.enable()
+    assert len(_global_optimizer_pre_hooks) == before

@@ -169,7 +169,8 @@ def failing_closure() -> Any:
 
 
 def test_lbfgs_takes_one_snapshot_for_all_its_closures() -> None:
-    weight, calls = weight_of(4.0), []
+    weight = weight_of(4.0)
+    calls: list[None] = []
     optimizer = SWA(torch.optim.LBFGS([weight], lr=0.1, max_iter=8), 0, 1)
 
     def closure() -> Any:
@@ -290,6 +291,18 @@ def test_every_read_takes_the_snapshot_that_is_pending(read: Any) -> None:
         weight.zero_()
     read(optimizer)
     assert optimizer.averager.count == 1
+    assert optimizer.averager.averages()[0].tolist() == [0.0, 0.0]
+
+
+def test_a_look_at_the_state_takes_no_snapshot() -> None:
+    weight = weight_of()
+    optimizer = SWA(torch.optim.SGD([weight], lr=1.0, momentum=0.9), 0, 1, at="next_step")
+    step(weight, optimizer)
+    assert set(optimizer.state[weight]) == {"momentum_buffer", "swa_average"}
+    optimizer.zero_grad()
+    assert optimizer.averager.count == 0
+    with torch.no_grad():
+        weight.zero_()
     assert optimizer.averager.averages()[0].tolist() == [0.0, 0.0]
 
 

@@ -24,7 +24,10 @@ DOCUMENTATION = Path(__file__).parents[3] / "docs" / "torch.md"
 
 
 def library(name: str) -> Any:
-    """Imports a library, or skips; fails where SWA_FAST_REQUIRE_LIBRARIES is set, as in CI."""
+    """Imports a library, or skips; fails where SWA_FAST_REQUIRE_LIBRARIES is set, as in CI.
+
+    pip install --no-deps --group libraries
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -55,8 +58,8 @@ class Seen:
     """What a training loop saw, and what the average of it must be."""
 
     def __init__(self, net: Any) -> None:
-        self.net, self.steps = net, [[]]
-        self.steps.clear()
+        self.net = net
+        self.steps: list[list[Any]] = []
 
     def take(self) -> None:
         self.steps.append([p.detach().clone().numpy() for p in self.net.parameters()])
@@ -143,7 +146,7 @@ def test_fabric() -> None:
 def test_the_lightning_trainer(tmp_path: Path) -> None:
     lightning = library("lightning")
 
-    class Model(lightning.LightningModule):  # type: ignore[misc,name-defined]
+    class Model(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.net = make_net()
