@@ -69,11 +69,15 @@ def test_the_library_reads_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("background", [True, False])
 def test_write_snapshot(tmp_path: Path, background: bool) -> None:
-    averager = trained_averager(averages=POWERS)
+    trained = model()
+    averager = WeightAverager(trained, averages=POWERS)
+    for step in range(3):
+        train(trained, step)
+        averager.update()
     folder = tmp_path / "snapshots"
     files = averager.write_snapshot(folder, background)
     expected = {name: [average.clone() for average in averager.averages(name)] for name in POWERS}
-    train(averager._source.module, 9)
+    train(trained, 9)
     averager.update()  # changes nothing of what is being written
     averager.wait_for_snapshots()
     assert sorted(folder.iterdir()) == sorted(files)
@@ -119,7 +123,7 @@ def test_refused(tmp_path: Path) -> None:
 def test_distance_and_decays() -> None:
     weight, other = torch.tensor([3.0, 4.0]), torch.tensor([2], dtype=torch.int64)
     averager = WeightAverager([("w", weight), ("n", other)], decay=0.75)
-    assert averager.decays == {"": 0.0} or averager.decays == {"": 1.0 - 1.0}
+    assert averager.decays == {"": 0.0}
     with pytest.raises(RuntimeError, match="needs at least one snapshot"):
         averager.distance()
     averager.update()
