@@ -181,7 +181,8 @@ class EMAModel:
         """
         if isinstance(parameters, torch.nn.Module):
             _deprecated("a module as parameters", "module.parameters()")
-        tensors = _listed(parameters)
+            parameters = parameters.parameters()
+        tensors = list(parameters)
         self._follow(tensors)
         frozen = [not tensor.requires_grad for tensor in tensors]
         if frozen != self._frozen:
@@ -201,6 +202,7 @@ class EMAModel:
         before = self._parameters
         if len(tensors) == len(before) and all(map(operator.is_, tensors, before)):
             return
+        _require_whole(tensors)
         averages = self.averager.averages()
         _require_alike(tensors, [averages[place] for place in self._places], "parameters")
         first = {place: tensor for place, tensor in zip(self._places, tensors, strict=True)}
@@ -307,13 +309,17 @@ def _listed(parameters: Any) -> list[Any]:
     if isinstance(parameters, torch.nn.Module):
         parameters = parameters.parameters()
     tensors = list(parameters)
+    _require_whole(tensors)
+    return tensors
+
+
+def _require_whole(tensors: list[Any]) -> None:
     for index, tensor in enumerate(tensors):
         if hasattr(tensor, "ds_id"):
             raise ValueError(
                 f"parameters[{index}] is sharded by DeepSpeed ZeRO-3 and is empty between its "
                 "uses: average where it is gathered, or train with ZeRO-2 or FSDP2"
             )
-    return tensors
 
 
 def _unique(tensors: list[Any]) -> list[Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +17,14 @@ from swa_fast import _core
 from swa_fast._checks import check_decay
 from swa_fast._counters import Counters
 from swa_fast.average import Average
+from swa_fast.decays import power
 
 from . import pairs
 from .arena import Arena, standalone
 from .nonfinite import all_finite, check_nonfinite
 from .offload import Offload, OffloadError, offloads
 from .sharding import agree, is_sharded, local, local_all, reshard
+from .snapshot_file import BackgroundWriter, write_safetensors
 from .source import Source, chooser, describe_mismatch, lists_plainly
 from .state import SavedState, check_averages, check_state, require_shown
 from .swap import Exchange, KeptBuffers
@@ -127,6 +132,7 @@ class WeightAverager:
         self._offload = Offload()
         self._submitted: list[int] = []  # the averages whose snapshots are in flight
         self._turn = threading.Lock()
+        self._writer = BackgroundWriter()
         values = self._source.tensors()
         self._sharded = any(is_sharded(value) for value in values)
         self._copied = _copied(values)
@@ -363,6 +369,51 @@ class WeightAverager:
                     any_device=self._device is not None,
                 )
 
+    @property
+    def decays(self) -> dict[str, float]:
+        """The decay that each average would give a snapshot at the next update, by its name.
+
+        Of a mean it is ``count / (count + 1)``; of an average without a snapshot it is 0.
+        """
+        counters = self._counters
+        found = {}
+        for index, (key, average) in enumerate(zip(self._keys, counters.averages, strict=True)):
+            count, update = counters.counts[index], counters.step + 1
+            weight = average.weight(count, update, update - counters.last[index])
+            found[key] = 1.0 - (1 / (weight + 1) if isinstance(weight, int) else weight)
+        return found
+
+    def distance(self, name: str | None = None) -> dict[str, float]:
+        """Returns how far each average is from its parameter, by the parameter's name.
+
+        The Euclidean norm of their difference, divided by that of the parameter; integers are left
+        out. Of a sharded parameter, that of this process's part. Waits for the device.
+
+        Args:
+            name: which of several averages.
+
+        Raises:
+            RuntimeError: there is no snapshot yet, or the averages are swapped in.
+        """
+        index = self._index("distance()", name)
+        with self._alone("distance()"), torch.no_grad():
+            self._settle()
+            self._require_snapshot("distance()", index)
+            averages, values = self._arenas[index].tensors, self._values()
+            norms = []
+            names = []
+            for key, average, value in zip(self.names, averages, values, strict=True):
+                if not value.is_floating_point() or not value.numel():
+                    continue
+                part = local(value)
+                difference = local(average) - part.to(average.device)
+                names.append(key)
+                norms.append(
+                    torch.linalg.vector_norm(difference, dtype=torch.float64).cpu()
+                    / torch.linalg.vector_norm(part, dtype=torch.float64).cpu()
+                )
+            return dict(zip(names, map(float, norms), strict=True))
+
     def swap(self, name: str | None = None) -> None:
         """Exchanges the averages with the parameters; a second call puts both back, bit for bit.
 
@@ -573,6 +624,93 @@ class WeightAverager:
         described = self._counters.averages
         return {key: one.to_dict() for key, one in zip(self._keys, described, strict=True)}
 
+    def save(self, path: Any, name: str | None = None) -> None:
+        """Writes an average as a safetensors file, under the names of the parameters.
+
+        Its metadata has ``step``, ``count`` and the average's settings as JSON, ``average``; of a
+        power average ``sigma_rel`` too. Of sharded parameters it is refused.
+
+        Args:
+            path: of the file; replaced as a whole if it is there.
+            name: which of several averages.
+
+        Raises:
+            RuntimeError: there is no snapshot yet, or the averages are swapped in.
+            ValueError: the parameters are sharded, or of a dtype that such files have not.
+            OSError: it cannot be written; what was there is there still.
+        """
+        index = self._index("save()", name)
+        with self._alone("save()"):
+            self._settle()
+            tensors, metadata = self._file("save()", index)
+            write_safetensors(Path(path), tensors, metadata)
+
+    def write_snapshot(self, folder: Any, background: bool = True) -> list[Path]:
+        """Writes each average as a file, to make averages of other lengths from them afterwards.
+
+        With averages of ``decays.power``, ``swa_fast.checkpoints.reconstruct`` makes one of any
+        width from such files. Averages without a snapshot are left out.
+
+        Args:
+            folder: where to; made if it is not there.
+            background: whether to return when the averages are copied to host memory, before they
+                are on disk. One snapshot at a time is written, so at most one copy is in memory;
+                an error is raised by the next call, or by ``wait_for_snapshots``.
+
+        Returns:
+            The files, ``step-000001000-NAME.safetensors``.
+
+        Raises:
+            RuntimeError: there is no snapshot yet, or the averages are swapped in.
+            ValueError: as ``save``.
+            OSError: the folder cannot be made, or an earlier file could not be written.
+        """
+        with self._alone("write_snapshot()"):
+            self._settle()
+            self._writer.wait()
+            taken = [index for index, count in enumerate(self._counters.counts) if count]
+            if not taken:
+                self._require_snapshot("write_snapshot()", 0)
+            place = Path(folder)
+            files = {}
+            for index in taken:
+                key = re.sub(r"[^A-Za-z0-9._-]", "_", self._keys[index]) or "average"
+                tensors, metadata = self._file("write_snapshot()", index)
+                copies = {each: tensor.cpu().clone() for each, tensor in tensors.items()}
+                files[place / f"step-{self.step:09d}-{key}.safetensors"] = copies, metadata
+            place.mkdir(parents=True, exist_ok=True)
+            self._writer.write(files)
+            if not background:
+                self._writer.wait()
+            return list(files)
+
+    def wait_for_snapshots(self) -> None:
+        """Returns when all that ``write_snapshot`` was asked for is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._writer.wait()
+
+    def _file(self, what: str, index: int) -> tuple[dict[str, Any], dict[str, str]]:
+        """Returns the tensors and the metadata of an average's file."""
+        self._require_snapshot(what, index)
+        if self._sharded:
+            raise ValueError(
+                f"{what} needs whole parameters, and these are sharded: save state_dict() with "
+                "torch.distributed.checkpoint"
+            )
+        average = self._counters.averages[index]
+        metadata = {
+            "format": "pt",
+            "step": str(self.step),
+            "count": str(self._counters.counts[index]),
+            "average": json.dumps(average.to_dict()),
+        }
+        if isinstance(average.decay, power):
+            metadata["sigma_rel"] = repr(average.decay.sigma_rel)
+        return dict(zip(self.names, self._arenas[index].tensors, strict=True)), metadata
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Loads what ``state_dict`` returned, from a model with the same parameters.
 
@@ -653,7 +791,7 @@ class WeightAverager:
         """Returns what to copy or pickle, with no update in flight."""
         self._settle()
         state = self.__dict__.copy()
-        del state["_prepared"], state["_turn"]
+        del state["_prepared"], state["_turn"], state["_writer"]
         state["before_read"] = None  # of an SWA, which sets it again in its own copy
         state["_arenas"] = [list(map(standalone, arena.tensors)) for arena in self._arenas]
         return state
@@ -663,6 +801,7 @@ class WeightAverager:
         self.__dict__.update(state)
         self._arenas = [Arena(tensors, *_as_before(tensors)) for tensors in state["_arenas"]]
         self._turn = threading.Lock()
+        self._writer = BackgroundWriter()
         self._forget()
 
     def __repr__(self) -> str:

@@ -204,6 +204,7 @@ def test_refused_parameters_and_states() -> None:
     with pytest.raises(TypeError, match="optimization_step must be"):
         ours.load_state_dict({"decay": 0.1, "optimization_step": "1"})
     same(ours.state_dict(), before)
+    parameters = list(model().parameters())
     parameters[2].ds_id = 1
     with pytest.raises(ValueError, match="DeepSpeed ZeRO-3"):
         ours.step(parameters)
