@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import mmap
 import os
 import threading
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from .errors import CheckpointError
 
-__all__ = ["MappedFile", "OutputFile"]
+__all__ = ["MappedFile", "OutputFile", "Window"]
 
 Bytes = NDArray[np.uint8]
 
@@ -144,6 +145,48 @@ def drop_from_cache(fd: int, begin: int, end: int) -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         os.posix_fadvise(fd, begin, end - begin, os.POSIX_FADV_DONTNEED)
+
+
+class Window(io.RawIOBase):
+    """A part of a file, as a file of its own, to be read.
+
+    Args:
+        file: holds the part.
+        offset: where it begins.
+        size: its bytes.
+    """
+
+    def __init__(self, file: MappedFile, offset: int, size: int) -> None:
+        """See the class."""
+        self._file = file
+        self._offset = offset
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position, not before the beginning, and return it."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer as much as there is."""
+        wanted = memoryview(buffer).cast("B")
+        end = min(self._at + len(wanted), self._size)
+        if end <= self._at:
+            return 0
+        data = self._file.read(self._offset + self._at, self._offset + end)
+        wanted[: len(data)] = data.data
+        self._at = end
+        return len(data)
 
 
 class OutputFile:

@@ -22,6 +22,7 @@ __all__ = [
     "Strided",
     "Tensor",
     "boxes",
+    "is_of_optimizer",
     "with_optimizer_apart",
 ]
 
@@ -168,7 +169,7 @@ class Checkpoint:
                 file.close()
 
 
-_OPTIMIZER = re.compile(r"^(optim(izer)?(_states?)?|exp_avg|exp_avg_sq)[./]")
+_OPTIMIZER = re.compile(r"^(optim(izer)?(_states?|_weights)?|exp_avg|exp_avg_sq)[./]")
 """Beginnings of names, in files without structure, that can only be an optimizer's."""
 
 
@@ -182,13 +183,18 @@ def with_optimizer_apart(checkpoint: Checkpoint, keep: bool) -> Checkpoint:
     Returns:
         The same checkpoint.
     """
-    for name in [name for name in checkpoint.tensors if _OPTIMIZER.match(name)]:
+    for name in [name for name in checkpoint.tensors if is_of_optimizer(name)]:
         tensor = checkpoint.tensors.pop(name)
         if keep:
             checkpoint.carried[name] = tensor
         else:
             checkpoint.optimizer.append(name)
     return checkpoint
+
+
+def is_of_optimizer(name: str) -> bool:
+    """Whether a name, in a file without structure, can only be an optimizer's."""
+    return _OPTIMIZER.match(name) is not None
 
 
 def boxes(shape: Sequence[int], begin: int, end: int) -> Iterator[tuple[slice, ...]]:

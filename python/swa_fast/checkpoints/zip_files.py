@@ -47,8 +47,13 @@ def list_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     return found
 
 
-def member_offset(file: MappedFile, member: zipfile.ZipInfo) -> int:
+def member_offset(file: MappedFile, member: zipfile.ZipInfo, base: int = 0) -> int:
     """Return where the bytes of a stored member begin.
+
+    Args:
+        file: holds the archive.
+        member: one of it.
+        base: where in the file the archive begins.
 
     Raises:
         CheckpointError: the member is compressed or encrypted, or does not lie inside the file.
@@ -57,10 +62,11 @@ def member_offset(file: MappedFile, member: zipfile.ZipInfo) -> int:
         raise CheckpointError(f"{file.path}: the member {member.filename} is not stored as it is")
     if member.compress_size != member.file_size:
         raise _invalid(file, member)
-    header_end = member.header_offset + _LOCAL_HEADER.size
+    header_at = base + member.header_offset
+    header_end = header_at + _LOCAL_HEADER.size
     if not 0 <= member.header_offset or header_end > file.size:
         raise _invalid(file, member)
-    header = _LOCAL_HEADER.unpack(file.read(member.header_offset, header_end).tobytes())
+    header = _LOCAL_HEADER.unpack(file.read(header_at, header_end).tobytes())
     if header[0] != b"PK\3\4":
         raise _invalid(file, member)
     offset = header_end + header[-2] + header[-1]

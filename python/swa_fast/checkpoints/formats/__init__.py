@@ -57,7 +57,7 @@ def open_checkpoint(
     if kind == "npz":
         from .npz import read_file as read_npz
 
-        return read_npz(path)
+        return read_npz(path, keep_optimizer=keep_optimizer)
     if kind in ("keras", "h5"):
         from .keras import read_file as read_keras
 
