@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -132,11 +133,11 @@ def decays_to_coefficients(decays: Sequence[float]) -> list[float]:
         [0.25, 0.5, 0.25]
     """
     steps = [1.0, *(float(decay) for decay in decays), 0.0]
-    if any(not later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+    if any(not later <= earlier for earlier, later in pairwise(steps)):
         raise CheckpointError(
             f"decays must not grow, and lie within 0 and 1. Received: {list(decays)}"
         )
-    return [earlier - later for earlier, later in zip(steps, steps[1:], strict=False)]
+    return [earlier - later for earlier, later in pairwise(steps)]
 
 
 def wsm(count: int, shape: str) -> list[float]:
@@ -215,10 +216,11 @@ def power(
 ) -> Power:
     """Return the coefficients of an average whose width is chosen after the training.
 
-    Post-hoc EMA (Karras et al. 2024, arXiv 2312.02696, section 3.2 and algorithm 3). A power average
-    of relative width ``sigma_rel`` at step t weighs step u by ``u ** gamma``, up to t. Those of the
-    snapshots are combined so that the sum of their profiles is nearest, in the L2 norm, to the one
-    wanted. Solved by least squares in float64 on profiles of norm 1, then divided by the sum.
+    Post-hoc EMA (Karras et al. 2024, arXiv 2312.02696, section 3.2 and algorithm 3). A power
+    average of relative width ``sigma_rel`` at step t weighs step u by ``u ** gamma``, up to t.
+    Those of the snapshots are combined so that the sum of their profiles is nearest, in the L2
+    norm, to the one wanted. Solved by least squares in float64 on profiles of norm 1, then divided
+    by the sum.
 
     Args:
         snapshots: ``(step, sigma_rel)`` of each: the update at which it was taken and the relative
@@ -268,7 +270,8 @@ def schedule(
         snapshots: for ``power``, ``(step, sigma_rel)`` of each checkpoint, None where it says none.
 
     Raises:
-        CheckpointError: the name or its number is wrong, or a checkpoint lacks what ``power`` needs.
+        CheckpointError: the name or its number is wrong, or a checkpoint lacks what ``power``
+            needs.
 
     Example:
         >>> from swa_fast.checkpoints import coefficients

@@ -34,8 +34,8 @@ def _add_merge(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "merge",
         help="average checkpoints on disk, in constant memory, rounded once",
-        description="Average checkpoints tensor by tensor: sums in float64, rounded once. Reads and "
-        "writes safetensors, torch files, Hugging Face folders, torch.distributed.checkpoint, "
+        description="Average checkpoints tensor by tensor: sums in float64, rounded once. Reads "
+        "and writes safetensors, torch files, Hugging Face folders, torch.distributed.checkpoint, "
         ".keras, .weights.h5 and .npz. The output appears complete or not at all.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -51,14 +51,16 @@ def _add_merge(subparsers: Any) -> None:
     weights.add_argument(
         "--schedule",
         metavar="NAME",
-        help="mean, ema:DECAY, wsm:linear, wsm:cosine, wsm:sqrt, linear or minus-sqrt (Megatron-LM's "
-        "names), or power:SIGMA for snapshots that carry step and sigma_rel",
+        help="mean, ema:DECAY, wsm:linear, wsm:cosine, wsm:sqrt, linear or minus-sqrt (the names of "
+        "Megatron-LM), or power:SIGMA for snapshots that carry step and sigma_rel",
     )
     weights.add_argument("--normalize", action="store_true", help="divide weights by their sum")
     weights.add_argument("--allow-negative", action="store_true", help="accept weights below 0")
     chosen = parser.add_argument_group("which checkpoints")
     chosen.add_argument("--last", type=int, metavar="N", help="use the last N")
-    chosen.add_argument("--every", type=int, metavar="N", help="use every Nth, counted from the last")
+    chosen.add_argument(
+        "--every", type=int, metavar="N", help="use every Nth, counted from the last"
+    )
     chosen.add_argument(
         "--sort", choices=["step", "name", "mtime"], help="order all of them (default: as given)"
     )
@@ -88,9 +90,9 @@ def _add_soup(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "soup",
         help="choose by a score which checkpoints to average",
-        description="Model soups (Wortsman et al. 2022): score every checkpoint with your own command, "
-        "then average all of them, or, beginning with the best, those that do not make the score of "
-        "the average worse.",
+        description="Model soups (Wortsman et al. 2022): score every checkpoint with your own "
+        "command, then average all of them, or, beginning with the best, those that do not make the "
+        "score of the average worse.",
     )
     _add_inputs(parser)
     parser.add_argument(
@@ -168,7 +170,7 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from .merge import merge
+    from .merging import merge
 
     with _errors("merge", options):
         with _progress(not options.dry_run) as progress:
@@ -197,7 +199,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _soup(options: argparse.Namespace) -> int:
-    from .soup import soup
+    from .soups import soup
 
     with _errors("soup", options):
         report = soup(

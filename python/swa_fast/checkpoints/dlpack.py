@@ -1,7 +1,7 @@
 """Raw memory as a tensor of any float, bfloat16 among them, for ``swa_fast.combine_``.
 
-NumPy has no bfloat16, and neither torch nor ml_dtypes need be installed to average files of it. So a
-chunk of memory is exported by DLPack itself: two C structures and a capsule around them.
+NumPy has no bfloat16, and neither torch nor ml_dtypes need be installed to average files of it. So
+a chunk of memory is exported by DLPack itself: two C structures and a capsule around them.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ class Numbers:
         # The stride is given too: old readers of DLPack look at it.
         self._shape = (ctypes.c_int64 * 1)(memory.nbytes * 8 // bits)
         self._strides = (ctypes.c_int64 * 1)(1)
-        tensor = _Tensor(
-            memory.ctypes.data, *_CPU, 1, code, bits, 1, self._shape, self._strides, 0
-        )
+        tensor = _Tensor(memory.ctypes.data, *_CPU, 1, code, bits, 1, self._shape, self._strides, 0)
         flags = 0 if memory.flags.writeable else _READ_ONLY
         self._managed = _Managed(_Version(1, 0), None, None, flags, tensor)
 

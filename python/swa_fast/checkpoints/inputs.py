@@ -43,8 +43,8 @@ def resolve(
     """Return the checkpoints in the order of their coefficients, the oldest first.
 
     Args:
-        named: each a checkpoint, a pattern, or the folder of a run, perhaps with ``:WEIGHT`` after it.
-            A pattern or a run stands for its checkpoints in the order of their steps.
+        named: each a checkpoint, a pattern, or the folder of a run, perhaps with ``:WEIGHT`` after
+            it. A pattern or a run stands for its checkpoints in the order of their steps.
         weights: one for each checkpoint that remains.
         sort: order all by "step" (the number after "step", "iter" or "checkpoint" in the name, else
             its last number), "name" or "mtime". None keeps the order given.
@@ -82,7 +82,9 @@ def resolve(
         return [Input(item.path, weight) for item, weight in zip(found, weights, strict=True)]
     without = [item for item in found if item.weight is None]
     if 0 < len(without) < len(found):
-        raise CheckpointError(f"all checkpoints must have a weight, or none: {without[0].path} has none")
+        raise CheckpointError(
+            f"all checkpoints must have a weight, or none: {without[0].path} has none"
+        )
     return found
 
 
@@ -112,7 +114,9 @@ def _expanded(text: str) -> list[Input]:
         if not matched:
             raise CheckpointError(f"no checkpoint matches {path}")
         if weight is not None and len(matched) > 1:
-            raise CheckpointError(f"{path} stands for {len(matched)} checkpoints, and has one weight")
+            raise CheckpointError(
+                f"{path} stands for {len(matched)} checkpoints, and has one weight"
+            )
         return [Input(match, weight) for match in _in_order(matched)]
     if not os.path.exists(path):
         after = f", so it cannot have the weight {weight:g}" if weight is not None else ""

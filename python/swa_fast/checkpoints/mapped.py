@@ -9,7 +9,7 @@ import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class MappedFile:
         CheckpointError: there is no such file.
     """
 
-    _recent: OrderedDict[int, MappedFile] = OrderedDict()
+    _recent: ClassVar[OrderedDict[int, MappedFile]] = OrderedDict()
     _lock = threading.Lock()
 
     def __init__(self, path: Path) -> None:

@@ -46,8 +46,8 @@ class MergeReport:
         bytes_read: of the inputs' tensors.
         bytes_written: of the output.
         seconds: from the call to the finished output.
-        peak_memory: most anonymous memory that the process had, in bytes; 0 where the system does not
-            tell.
+        peak_memory: most anonymous memory that the process had, in bytes; 0 where the system does
+            not tell.
         dry_run: nothing was written.
         warnings: sentences about the coefficients.
     """
@@ -73,9 +73,7 @@ class MergeReport:
         """Return it as text for a terminal."""
         from tabulate import tabulate
 
-        rows = [
-            (item.path, f"{item.coefficient:.9g}", _size(item.nbytes)) for item in self.inputs
-        ]
+        rows = [(item.path, f"{item.coefficient:.9g}", _size(item.nbytes)) for item in self.inputs]
         inputs = tabulate(rows, headers=("input", "coefficient", "size"), disable_numparse=True)
         rate = self.bytes_read / self.seconds if self.seconds > 0 else 0.0
         facts = [

@@ -1,7 +1,7 @@
 """The work itself: chunks of all inputs are read ahead, combined, checked and written behind.
 
-Three threads share it. One reads the chunks that come next; the caller's runs the fused kernel, which
-uses the threads of ``swa_fast.set_num_threads``; one checks and writes what is finished.
+Three threads share it. One reads the chunks that come next; the caller's runs the fused kernel,
+which uses the threads of ``swa_fast.set_num_threads``; one checks and writes what is finished.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -111,9 +112,10 @@ def run(
     ranges = _ranges(tasks, memory)
     reads: deque[Future[_Chunk]] = deque()
     writes: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1, "swa-fast-read") as reader, ThreadPoolExecutor(
-        1, "swa-fast-write"
-    ) as finisher:
+    with (
+        ThreadPoolExecutor(1, "swa-fast-read") as reader,
+        ThreadPoolExecutor(1, "swa-fast-write") as finisher,
+    ):
         try:
             for part in ranges:
                 reads.append(reader.submit(_read, *part))
@@ -134,8 +136,10 @@ def run(
             while writes:
                 writes.popleft().result()
         finally:
-            for future in (*reads, *writes):
-                future.cancel()
+            for reading in reads:
+                reading.cancel()
+            for writing in writes:
+                writing.cancel()
     return max(peak, anonymous_memory())
 
 
@@ -179,8 +183,7 @@ def _combined(chunk: _Chunk) -> Bytes:
     if task.coefficients is None:
         return chunk.data[-1]
     terms = [
-        _numbers(data, source.dtype)
-        for data, source in zip(chunk.data, task.sources, strict=True)
+        _numbers(data, source.dtype) for data, source in zip(chunk.data, task.sources, strict=True)
     ]
     if task.dtype.kind == "float8":
         sums = np.empty(chunk.end - chunk.begin, np.float64)
@@ -227,7 +230,7 @@ def _require_equal(chunk: _Chunk) -> None:
 
 
 # The bits of the exponent: all of them are set in NaN and in infinities.
-_EXPONENTS = {
+_EXPONENTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
     "F64": (np.uint64, 0x7FF0000000000000),
     "F32": (np.uint32, 0x7F800000),
     "F16": (np.uint16, 0x7C00),
@@ -248,8 +251,9 @@ def _has_nonfinite(data: Bytes, dtype: DType) -> bool:
         return not np.isfinite(float8_values(dtype)[data]).all()
     assert dtype.parts is not None
     unsigned, exponent = _EXPONENTS[dtype.parts]
-    mask = unsigned(exponent)
-    numbers = (data if data.ctypes.data % mask.itemsize == 0 else data.copy()).view(unsigned)
+    mask: Any = unsigned(exponent)
+    numbers: Any = data if data.ctypes.data % mask.itemsize == 0 else data.copy()
+    numbers = numbers.view(unsigned)
     masked = np.empty(min(_BLOCK, numbers.size), unsigned)
     for begin in range(0, numbers.size, _BLOCK):
         block = numbers[begin : begin + _BLOCK]

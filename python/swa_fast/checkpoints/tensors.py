@@ -32,8 +32,9 @@ Bytes = NDArray[np.uint8]
 class Source(Protocol):
     """Where a tensor's bytes come from. Ranges are read in rising order."""
 
-    in_place: bool
-    """Whether ``read`` costs no memory of its own."""
+    @property
+    def in_place(self) -> bool:
+        """Whether ``read`` costs no memory of its own."""
 
     def prefetch(self, begin: int, end: int) -> None:
         """Start to read the bytes."""

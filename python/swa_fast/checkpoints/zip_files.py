@@ -64,7 +64,7 @@ def member_offset(file: MappedFile, member: zipfile.ZipInfo, base: int = 0) -> i
         raise _invalid(file, member)
     header_at = base + member.header_offset
     header_end = header_at + _LOCAL_HEADER.size
-    if not 0 <= member.header_offset or header_end > file.size:
+    if not member.header_offset >= 0 or header_end > file.size:
         raise _invalid(file, member)
     header = _LOCAL_HEADER.unpack(file.read(header_at, header_end).tobytes())
     if header[0] != b"PK\3\4":

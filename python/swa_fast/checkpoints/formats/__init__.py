@@ -85,17 +85,18 @@ def format_of_output(target: Path, template: Checkpoint, asked: str | None) -> s
     if kind is None:
         kind = "folder" if template.format == "safetensors" else template.format
     needs_its_like = kind in ("torch", "dcp", "keras", "h5")
-    of_shards = getattr(template.extra, "kind", None)  # a model folder of safetensors or torch files
+    of_shards = getattr(
+        template.extra, "kind", None
+    )  # a model folder of safetensors or torch files
     like = of_shards if template.format == "folder" else template.format
     if needs_its_like and like != kind:
         raise CheckpointError(
-            f"{target} would be of the format {kind}, and {template.path} is of {like}: what is not "
-            "a tensor in it comes from the last input, so both must be of one format (any input can "
-            "be written as .safetensors)"
+            f"{target} would be of the format {kind}, and {template.path} is of {like}: what "
+            "is not a tensor in it comes from the last input, so both must be of one format (any "
+            "input can be written as .safetensors)"
         )
-    if kind == "torch" and template.format == "folder":
-        if len(template.extra.shards) > 1:
-            raise CheckpointError(f"{template.path} has several shards: give a folder as output")
+    if kind == "torch" and template.format == "folder" and len(template.extra.shards) > 1:
+        raise CheckpointError(f"{template.path} has several shards: give a folder as output")
     if kind == "folder" and like not in ("safetensors", "torch"):
         raise CheckpointError(f"a model folder cannot be made from the format {like}")
     return kind

@@ -2,7 +2,8 @@
 
 The metadata is a pickle of a few known classes, read with a list of what it may name. Each shard is
 a small torch file of its own inside a larger file, and is read in place, whatever the shards of the
-other inputs are. The output is written by DCP itself from a mapped file; it loads into any sharding.
+other inputs are. The output is written by DCP itself from a mapped file; it loads into any
+sharding.
 """
 
 from __future__ import annotations
@@ -125,7 +126,9 @@ def read_folder(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
         entries = dict(metadata.state_dict_metadata)
     except (AttributeError, TypeError, ValueError):
         raise _malformed(path, "its metadata is not a Metadata") from None
-    checkpoint = Checkpoint(path, "dcp", {}, extra=Content(getattr(metadata, "planner_data", None), {}))
+    checkpoint = Checkpoint(
+        path, "dcp", {}, extra=Content(getattr(metadata, "planner_data", None), {})
+    )
     for name, entry in entries.items():
         of_optimizer = is_of_optimizer(name)
         if of_optimizer and not keep_optimizer:
@@ -259,10 +262,10 @@ class _Metadata(pickle.Unpickler):
             return Path
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        raise _Refused(f"{module}.{name}")
+        raise _RefusedError(f"{module}.{name}")
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """A pickle names what it may not."""
 
 
@@ -279,7 +282,7 @@ _METADATA_CLASSES = {
 
 
 class _OneTensor(pickle.Unpickler):
-    """Reads the pickle of a torch file of one tensor: its storage's name, offset, sizes, strides."""
+    """Reads a torch file of one tensor: its storage's name, and offset, sizes, strides."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3"):
@@ -290,7 +293,7 @@ class _OneTensor(pickle.Unpickler):
             return OrderedDict
         if module in ("torch", "torch.storage"):
             return f"{module}.{name}"  # a storage's class or a dtype: the metadata says it too
-        raise _Refused(f"{module}.{name}")
+        raise _RefusedError(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
         return str(pid[2])
@@ -299,10 +302,10 @@ class _OneTensor(pickle.Unpickler):
 def _read_metadata(torch: Any, path: Path) -> Any:
     try:
         return _Metadata(torch, (path / _METADATA).read_bytes()).load()
-    except _Refused as error:
+    except _RefusedError as error:
         raise CheckpointError(
-            f"{path / _METADATA} is a pickle that names {error}, which DCP's metadata does not need "
-            "and which could run code: it is refused"
+            f"{path / _METADATA} is a pickle that names {error}, which DCP's metadata does not "
+            "need and which could run code: it is refused"
         ) from None
     except OSError:
         raise
@@ -327,7 +330,7 @@ def _tensor(
         offsets = tuple(index.offset or ())
         sizes = sizes_at.pop(offsets, None)
         inside = sizes is not None and all(
-            0 <= offset and 0 <= size and offset + size <= whole
+            offset >= 0 and size >= 0 and offset + size <= whole
             for offset, size, whole in zip(offsets, sizes, shape, strict=True)
         )
         if sizes is None or not inside:
@@ -337,12 +340,9 @@ def _tensor(
     if sizes_at or held != math.prod(shape) or _overlap(shards):
         raise _malformed(path, f"the shards of {name!r} do not make up its shape {shape}")
     file = shards[0].file if shards else MappedFile(path / _METADATA)
-    source: Any
     whole = [shard for shard in shards if shard.sizes == shape and _is_plain(shard)]
-    if whole:
-        source = Mapped(file, whole[0].at)
-    else:
-        source = Sharded(shape, dtype.itemsize, tuple(shards))
+    gathered = Sharded(shape, dtype.itemsize, tuple(shards))
+    source = Mapped(file, whole[0].at) if whole else gathered
     return Tensor(name, dtype, shape, file.path, source)
 
 
@@ -370,7 +370,7 @@ def _shard(
         strides = tuple(int(stride) for stride in strides)
         span = int(at) + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         fits = tuple(shape) == sizes and span * itemsize <= member.file_size and int(at) >= 0
-    except _Refused as error:
+    except _RefusedError as error:
         raise CheckpointError(
             f"{file.path}: the shard of {name!r} needs code to be read ({error}): it is refused"
         ) from None

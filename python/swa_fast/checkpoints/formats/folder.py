@@ -1,7 +1,7 @@
 """Model folders of the Hugging Face layout: weights in one file or in shards with an index.
 
-Beside the weights are small files, the config, tokenizer and generation settings among them, which the
-output gets from the last input.
+Beside the weights are small files, the config, tokenizer and generation settings among them, which
+the output gets from the last input.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def read_folder(path: Path, weights: Path, **options: Any) -> Checkpoint:
 class FolderWriter:
     """Writes a model folder, shard after shard; see ``Writer``.
 
-    The last input's tensors stay in the shards that they were in; a shard that would be empty is left
-    out and the others are numbered anew.
+    The last input's tensors stay in the shards that they were in; a shard that would be empty is
+    left out and the others are numbered anew.
     """
 
     def __init__(self, job: Job) -> None:
@@ -270,9 +270,7 @@ def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return metadata if isinstance(metadata, dict) else {}, places
 
 
-def _check_index(
-    path: Path, places: Mapping[str, str], shards: Mapping[str, Checkpoint]
-) -> None:
+def _check_index(path: Path, places: Mapping[str, str], shards: Mapping[str, Checkpoint]) -> None:
     for file, shard in shards.items():
         held = {*shard.tensors, *shard.carried, *shard.optimizer}
         named = {name for name, place in places.items() if place == file}

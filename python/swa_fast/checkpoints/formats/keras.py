@@ -1,7 +1,7 @@
 """Keras' `.weights.h5`, other HDF5 files of arrays, and `.keras`, a zip archive with one inside.
 
-HDF5 keeps an array that is not compressed in one piece, so its bytes are read in place and written in
-place: the library makes the file's structure and tells where each array is.
+HDF5 keeps an array that is not compressed in one piece, so its bytes are read in place and written
+in place: the library makes the file's structure and tells where each array is.
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ class KerasWriter:
             self._others = [name for name in list_members(job.template.path) if name != _WEIGHTS]
             self.size += overhead([*self._others, _WEIGHTS]) + job.template.path.stat().st_size
             self.size -= self._content.size
-        self._path = (
-            job.path.with_name(f"{job.path.name}.h5") if self._is_archive else job.path
-        )
+        self._path = job.path.with_name(f"{job.path.name}.h5") if self._is_archive else job.path
         self._fd: int | None = None
         self._offsets: dict[str, int] = {}
         self._written: dict[str, int] = {}
@@ -170,14 +168,18 @@ class KerasWriter:
     def _make(self) -> None:
         """Make the file with all that is not an array's bytes, and note where those go."""
         h5py = _import_h5py(self._job.target)
-        with _opened(self._content) as source, h5py.File(self._path, "x", libver="earliest") as made:
+        with (
+            _opened(self._content) as source,
+            h5py.File(self._path, "x", libver="earliest") as made,
+        ):
             _copy_attributes(source, made)
 
             def visit(name: str, item: Any) -> None:
                 if isinstance(item, h5py.Group):
-                    if not any(kept.startswith(f"{name}/") for kept in self._outputs):
-                        if not _is_empty(h5py, item) or name.startswith("optimizer"):
-                            return  # its arrays were left out
+                    is_needed = any(kept.startswith(f"{name}/") for kept in self._outputs)
+                    is_left_out = not _is_empty(h5py, item) or name.startswith("optimizer")
+                    if not is_needed and is_left_out:
+                        return
                     _copy_attributes(item, made.require_group(name))
                 elif name in self._outputs:
                     _copy_attributes(item, self._array(h5py, made, name, item))

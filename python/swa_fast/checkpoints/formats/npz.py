@@ -61,9 +61,7 @@ def read_file(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
         elif is_plain:
             source = Mapped(file, start + length)
         else:
-            strides = tuple(
-                dtype.itemsize * math.prod(shape[:axis]) for axis in range(len(shape))
-            )
+            strides = tuple(dtype.itemsize * math.prod(shape[:axis]) for axis in range(len(shape)))
             source = Strided(file, start + length, shape, strides, dtype.itemsize)
         tensors[name] = Tensor(name, dtype, shape, path, source)
     return with_optimizer_apart(Checkpoint(path, "npz", tensors, files=[path]), keep_optimizer)
@@ -79,8 +77,8 @@ class NpzWriter:
         for name, output in self._outputs.items():
             if output.dtype.kind == "opaque" or output.dtype.parts == "BF16":
                 raise CheckpointError(
-                    f"{job.target}: {name!r} would have dtype {output.dtype.label}, which NumPy has "
-                    "not: choose another --dtype or format"
+                    f"{job.target}: {name!r} would have dtype {output.dtype.label}, which NumPy "
+                    "has not: choose another --dtype or format"
                 )
         self.order = list(self._outputs)
         provenance = job.provenance.encode()

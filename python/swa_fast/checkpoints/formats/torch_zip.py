@@ -1,8 +1,9 @@
 """torch's files: a zip archive of a pickle and of one member for each storage.
 
-Read by torch itself with ``mmap=True`` and ``weights_only=True``: nothing is copied, and no pickle can
-run code. Written here in the same form, because ``torch.save`` needs all tensors at once: the pickle
-is made from the last input's object with other storages, then the storages follow one by one.
+Read by torch itself with ``mmap=True`` and ``weights_only=True``: nothing is copied, and no pickle
+can run code. Written here in the same form, because ``torch.save`` needs all tensors at once: the
+pickle is made from the last input's object with other storages, then the storages follow one by
+one.
 """
 
 from __future__ import annotations
@@ -155,7 +156,9 @@ class TorchWriter:
         self.order = [name for storage in self._storages for name in storage.order]
         self._pickle = self._pickled(content)
         members = [storage.member for storage in self._storages]
-        scratch = max((storage.nbytes for storage in self._storages if not storage.is_plain), default=0)
+        scratch = max(
+            (storage.nbytes for storage in self._storages if not storage.is_plain), default=0
+        )
         self.size = (
             sum(storage.nbytes for storage in self._storages)
             + scratch
@@ -315,7 +318,14 @@ class _Pickler(pickle.Pickler):
             data = replace(item, is_parameter=False, requires_grad=False)
             return rebuild._rebuild_parameter, (data, item.requires_grad, OrderedDict())
         storage, view = item.storage, item.view
-        shown = (storage, view.offset, view.shape, view.stride, item.requires_grad, OrderedDict())
+        shown: tuple[Any, ...] = (
+            storage,
+            view.offset,
+            view.shape,
+            view.stride,
+            item.requires_grad,
+            OrderedDict(),
+        )
         if storage.dtype.label in _STORAGE_TYPES:
             return rebuild._rebuild_tensor_v2, shown
         dtype = getattr(self._torch, storage.dtype.label)
@@ -393,7 +403,7 @@ def _line(error: Exception) -> str:
 def _parts(
     path: Path, root: Any, key: str | None, keep_optimizer: bool
 ) -> tuple[list[_Path], int, set[_Path]]:
-    """Return where the model is, how much of that is not part of names, and an optimizer's parts."""
+    """Return the model's places, how much of them is not in names, and an optimizer's places."""
     if not isinstance(root, Mapping):
         raise CheckpointError(
             f"{path} holds a {type(root).__name__}: a checkpoint must be a dict with tensors in it"

@@ -63,10 +63,10 @@ def merge(
 ) -> MergeReport:
     """Average checkpoints, tensor by tensor, into a new one.
 
-    Each element is ``sum of coefficient * element`` over the inputs in order, in float64, rounded once
-    to the output's dtype: the bits of that NumPy expression. Integers, bools and whatever is not a
-    tensor come from the last input. The files are mapped and pass through in chunks, so the memory
-    does not depend on their size. The output appears complete or not at all.
+    Each element is ``sum of coefficient * element`` over the inputs in order, in float64, rounded
+    once to the output's dtype: the bits of that NumPy expression. Integers, bools and whatever is
+    not a tensor come from the last input. The files are mapped and pass through in chunks, so the
+    memory does not depend on their size. The output appears complete or not at all.
 
     Args:
         inputs: checkpoints, oldest first: files, folders, indices of shards, patterns, folders of
@@ -74,7 +74,8 @@ def merge(
             folders, torch.distributed.checkpoint, ``.keras``, ``.weights.h5``, ``.npz``.
         output: the file or folder to write.
         weights: the coefficients, one for each input after ``every`` and ``last``.
-        schedule: their name instead: one of ``coefficients.SCHEDULES``. The mean if neither is given.
+        schedule: their name instead: one of ``coefficients.SCHEDULES``. The mean if neither is
+            given.
         normalize: divide the weights by their sum.
         allow_negative: accept weights below 0.
         sort: order the inputs by "step", "name" or "mtime".
