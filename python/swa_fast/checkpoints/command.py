@@ -51,7 +51,7 @@ def _add_merge(subparsers: Any) -> None:
     weights.add_argument(
         "--schedule",
         metavar="NAME",
-        help="mean, ema:DECAY, wsm:linear, wsm:cosine, wsm:sqrt, linear or minus-sqrt (the names of "
+        help="mean, ema:DECAY, wsm:linear, wsm:cosine, wsm:sqrt, linear, minus-sqrt (the names of "
         "Megatron-LM), or power:SIGMA for snapshots that carry step and sigma_rel",
     )
     weights.add_argument("--normalize", action="store_true", help="divide weights by their sum")
@@ -91,7 +91,7 @@ def _add_soup(subparsers: Any) -> None:
         "soup",
         help="choose by a score which checkpoints to average",
         description="Model soups (Wortsman et al. 2022): score every checkpoint with your own "
-        "command, then average all of them, or, beginning with the best, those that do not make the "
+        "command, then average all, or, beginning with the best, those that do not make the "
         "score of the average worse.",
     )
     _add_inputs(parser)
