@@ -62,10 +62,15 @@ def test_an_error_midway_keeps_the_old_output(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "a").write_text("old")
-    with pytest.raises(KeyboardInterrupt), new_output(out, overwrite=True) as partial:
-        partial.mkdir()
-        (partial / "b").write_text("new")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with new_output(out, overwrite=True) as partial:
+            partial.mkdir()
+            (partial / "b").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [path.name for path in out.iterdir()] == ["a"]
     assert leftovers(tmp_path) == []
 
