@@ -1,4 +1,4 @@
-"""The `swa-fast` command: `swa-fast info` and `swa-fast bench`.
+"""The `swa-fast` command: `swa-fast info`, `bench`, `merge` and `soup`.
 
 Only the standard library is imported here at the top, so that `swa-fast --help` answers at once.
 """
@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from .checkpoints import command as checkpoints
 
 _FRAMEWORKS: dict[str, tuple[str, ...]] = {
     "numpy": ("numpy",),
@@ -161,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         "--plot", type=Path, metavar="FILE.svg", help="draw the result there (needs matplotlib)"
     )
     bench.set_defaults(run=_bench, parser=bench)
+    checkpoints.add_parser(commands)
     return parser
 
 

@@ -1,0 +1,13 @@
+"""What is wrong with checkpoints, said in one sentence."""
+
+from __future__ import annotations
+
+__all__ = ["CheckpointError"]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint, an option or an output that cannot be used; nothing was written.
+
+    The message says the rule, what was found and in which file. Running out of disk space and
+    other failures of the system stay ``OSError``.
+    """

@@ -1,0 +1,434 @@
+"""Folders of torch.distributed.checkpoint (DCP): metadata, and files of shards.
+
+The metadata is a pickle of a few known classes, read with a list of what it may name. Each shard is
+a small torch file of its own inside a larger file, and is read in place, whatever the shards of the
+other inputs are. The output is written by DCP itself from a mapped file; it loads into any
+sharding.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import pickle
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import BY_LABEL
+from ..errors import CheckpointError
+from ..mapped import MappedFile, Window
+from ..tensors import Bytes, Checkpoint, Mapped, Tensor, boxes, is_of_optimizer
+from ..zip_files import member_offset
+from .torch_zip import import_torch
+from .writer import PROVENANCE, Job, Scratch
+
+__all__ = ["DcpWriter", "read_folder"]
+
+_METADATA = ".metadata"
+
+_ALIGNMENT = 64
+
+_SHARD_OVERHEAD = 4096
+"""Bytes that torch writes for a tensor beside its elements, generously."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A block of a tensor: where it belongs, and its bytes."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    file: MappedFile
+    at: int
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """A tensor in several blocks: gathered into row-major order as it is read."""
+
+    shape: tuple[int, ...]
+    itemsize: int
+    shards: tuple[Shard, ...]
+    in_place: bool = False
+
+    def prefetch(self, begin: int, end: int) -> None:
+        """Do nothing: ``read`` is called ahead of the arithmetic."""
+
+    def read(self, begin: int, end: int) -> Bytes:
+        """Return a copy of the elements."""
+        kind = np.dtype(f"V{self.itemsize}")
+        first, last = begin // self.itemsize, end // self.itemsize
+        gathered = np.empty(last - first, kind)
+        at = 0
+        for box in boxes(self.shape, first, last):
+            sizes = tuple(part.stop - part.start for part in box)
+            block = gathered[at : at + math.prod(sizes)].reshape(sizes)
+            for shard in self.shards:
+                self._copy(shard, box, block, kind)
+            at += block.size
+        return gathered.view(np.uint8)
+
+    def release(self, begin: int, end: int) -> None:
+        """Do nothing: a page may hold other elements that are still to come."""
+
+    def _copy(self, shard: Shard, box: tuple[slice, ...], block: Any, kind: Any) -> None:
+        into, out = [], []
+        for part, offset, size in zip(box, shard.offsets, shard.sizes, strict=True):
+            start, stop = max(part.start, offset), min(part.stop, offset + size)
+            if start >= stop:
+                return
+            into.append(slice(start - part.start, stop - part.start))
+            out.append(slice(start - offset, stop - offset))
+        nbytes = math.prod(shard.sizes) * self.itemsize
+        view = np.ndarray(
+            shard.sizes,
+            kind,
+            shard.file.read(shard.at, shard.at + nbytes),
+            0,
+            tuple(stride * self.itemsize for stride in shard.strides),
+        )
+        block[tuple(into)] = view[tuple(out)]
+
+
+@dataclass
+class Content:
+    """What a folder holds beside tensors, for its writer.
+
+    Attributes:
+        planner_data: where in a nested dict each name belongs, None if names are flat.
+        objects: pickled objects by name, as DCP keeps them: copied, never read.
+    """
+
+    planner_data: Any
+    objects: dict[str, bytes]
+
+
+def read_folder(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
+    """Open a folder that ``torch.distributed.checkpoint.save`` has written.
+
+    Raises:
+        CheckpointError: the metadata or a shard is damaged, missing or refused.
+    """
+    torch = import_torch(path)
+    metadata = _read_metadata(torch, path)
+    files: dict[str, MappedFile] = {}
+    places: dict[str, list[Any]] = {}
+    try:
+        for index, info in metadata.storage_data.items():
+            places.setdefault(index.fqn, []).append((index, info))
+        entries = dict(metadata.state_dict_metadata)
+    except (AttributeError, TypeError, ValueError):
+        raise _malformed(path, "its metadata is not a Metadata") from None
+    checkpoint = Checkpoint(
+        path, "dcp", {}, extra=Content(getattr(metadata, "planner_data", None), {})
+    )
+    for name, entry in entries.items():
+        of_optimizer = is_of_optimizer(name)
+        if of_optimizer and not keep_optimizer:
+            checkpoint.optimizer.append(name)
+            continue
+        found = places.get(name, [])
+        if type(entry).__name__ == "BytesStorageMetadata":
+            checkpoint.extra.objects[name] = _object(path, files, name, found)
+            continue
+        tensor = _tensor(path, files, name, entry, found)
+        (checkpoint.carried if of_optimizer else checkpoint.tensors)[name] = tensor
+    checkpoint.files = [path / _METADATA, *(file.path for file in files.values())]
+    return checkpoint
+
+
+class DcpWriter:
+    """Gathers all tensors in a mapped file and lets DCP write from it; see ``Writer``."""
+
+    def __init__(self, job: Job) -> None:
+        """See the class."""
+        self._job = job
+        self._outputs = {**job.tensors, **job.carried}
+        self.order = list(self._outputs)
+        self._offsets: dict[str, int] = {}
+        end = 0
+        for name, output in self._outputs.items():
+            self._offsets[name] = end
+            nbytes = output.dtype.nbytes(math.prod(output.shape))
+            end += nbytes + -nbytes % _ALIGNMENT
+        content: Content = job.template.extra
+        self._objects = content.objects
+        small = sum(map(len, self._objects.values()))
+        count = len(self._outputs) + len(self._objects)
+        self._scratch_size = end
+        self.size = 2 * end + small + _SHARD_OVERHEAD * (count + 4)
+        self._scratch: Scratch | None = None
+        self._written: dict[str, int] = {}
+
+    def write(self, name: str, data: Bytes) -> None:
+        """See ``Writer``."""
+        at = self._offsets[name] + self._written.get(name, 0)
+        self._mapped().bytes[at : at + data.nbytes] = data
+        self._written[name] = self._written.get(name, 0) + data.nbytes
+
+    def finish(self, *, durable: bool) -> None:
+        """See ``Writer``."""
+        torch = import_torch(self._job.target)
+        from torch.distributed import checkpoint as dcp
+
+        scratch = self._mapped()
+        scratch.give_back()
+        state: dict[str, Any] = {name: _Pickled(data) for name, data in self._objects.items()}
+        for name, output in self._outputs.items():
+            dtype = getattr(torch, output.dtype.label)
+            nbytes = output.dtype.nbytes(math.prod(output.shape))
+            start = self._offsets[name]
+            if nbytes == 0:
+                state[name] = torch.empty(output.shape, dtype=dtype)
+                continue
+            flat = torch.from_numpy(scratch.bytes[start : start + nbytes]).view(dtype)
+            state[name] = flat.reshape(output.shape)
+        planned = self._job.template.extra.planner_data
+        mapping = {name: planned[name] for name in state if name in planned} if planned else None
+        dcp.save(
+            state,
+            storage_writer=dcp.FileSystemWriter(self._job.path, sync_files=durable),
+            planner=_planner(mapping),
+            no_dist=True,
+        )
+        del state
+        scratch.close()
+        (self._job.path / f"{PROVENANCE}.json").write_text(self._job.provenance, encoding="utf-8")
+
+    def abandon(self) -> None:
+        """See ``Writer``."""
+        if self._scratch is not None:
+            self._scratch.close()
+
+    def _mapped(self) -> Scratch:
+        if self._scratch is None:
+            beside = self._job.path.with_name(f"{self._job.path.name}.scratch")
+            self._scratch = Scratch(beside, self._scratch_size)
+        return self._scratch
+
+
+@dataclass(frozen=True)
+class _Pickled:
+    """An object in the form in which DCP keeps it."""
+
+    data: bytes
+
+
+def _planner(mapping: dict[str, Any] | None) -> Any:
+    """Return DCP's planner of a save, which takes pickled objects as they are."""
+    from torch.distributed.checkpoint import DefaultSavePlanner
+
+    class Planner(DefaultSavePlanner):  # type: ignore[misc]
+        def create_local_plan(self) -> Any:
+            # Names are flat already; where they belong in a nested dict is the last input's.
+            return replace(super().create_local_plan(), planner_data=mapping or {})
+
+        def transform_object(self, write_item: Any, item: Any) -> Any:
+            if isinstance(item, _Pickled):
+                return io.BytesIO(item.data)
+            return super().transform_object(write_item, item)
+
+    return Planner()
+
+
+class _Metadata(pickle.Unpickler):
+    """Reads DCP's metadata, and nothing that could run code."""
+
+    def __init__(self, torch: Any, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self._torch = torch
+
+    def find_class(self, module: str, name: str) -> Any:
+        from torch.distributed.checkpoint import filesystem, metadata
+
+        if module == metadata.__name__ and name in _METADATA_CLASSES:
+            return getattr(metadata, name)
+        if (module, name) == (filesystem.__name__, "_StorageInfo"):
+            return filesystem._StorageInfo
+        if module == "torch":
+            found = getattr(self._torch, name, None)
+            if found is self._torch.Size or isinstance(found, self._torch.dtype):
+                return found
+        if (module, name) == ("torch.serialization", "_get_layout"):
+            return self._torch.serialization._get_layout
+        if module in ("pathlib", "pathlib._local") and name in ("PosixPath", "PurePosixPath"):
+            return Path
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        raise _RefusedError(f"{module}.{name}")
+
+
+class _RefusedError(Exception):
+    """A pickle names what it may not."""
+
+
+_METADATA_CLASSES = {
+    "BytesStorageMetadata",
+    "ChunkStorageMetadata",
+    "Metadata",
+    "MetadataIndex",
+    "StorageMeta",
+    "TensorProperties",
+    "TensorStorageMetadata",
+    "_MEM_FORMAT_ENCODING",
+}
+
+
+class _OneTensor(pickle.Unpickler):
+    """Reads a torch file of one tensor: its storage's name, and offset, sizes, strides."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+            return lambda storage, offset, size, stride, *_: (storage, offset, size, stride)
+        if module == "torch._utils" and name == "_rebuild_parameter":
+            return lambda data, *_: data
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module in ("torch", "torch.storage"):
+            return f"{module}.{name}"  # a storage's class or a dtype: the metadata says it too
+        raise _RefusedError(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        return str(pid[2])
+
+
+def _read_metadata(torch: Any, path: Path) -> Any:
+    try:
+        return _Metadata(torch, (path / _METADATA).read_bytes()).load()
+    except _RefusedError as error:
+        raise CheckpointError(
+            f"{path / _METADATA} is a pickle that names {error}, which DCP's metadata does not "
+            "need and which could run code: it is refused"
+        ) from None
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _malformed(path, f"its .metadata cannot be read ({error})") from None
+
+
+def _tensor(
+    path: Path, files: dict[str, MappedFile], name: str, entry: Any, places: list[Any]
+) -> Tensor:
+    try:
+        label = str(entry.properties.dtype).removeprefix("torch.")
+        shape = tuple(int(size) for size in entry.size)
+    except (AttributeError, TypeError, ValueError):
+        raise _malformed(path, f"{name!r} is not described") from None
+    dtype = BY_LABEL.get(label)
+    if dtype is None or dtype.bits % 8:
+        raise CheckpointError(f"{path}: {name!r} has dtype {label}, which is not understood")
+    sizes_at = {tuple(chunk.offsets): tuple(chunk.sizes) for chunk in entry.chunks}
+    shards = []
+    for index, info in places:
+        offsets = tuple(index.offset or ())
+        sizes = sizes_at.pop(offsets, None)
+        inside = sizes is not None and all(
+            offset >= 0 and size >= 0 and offset + size <= whole
+            for offset, size, whole in zip(offsets, sizes, shape, strict=True)
+        )
+        if sizes is None or not inside:
+            raise _malformed(path, f"a shard of {name!r} at {offsets} does not fit")
+        shards.append(_shard(path, files, name, dtype.itemsize, offsets, sizes, info))
+    held = sum(math.prod(shard.sizes) for shard in shards)
+    if sizes_at or held != math.prod(shape) or _overlap(shards):
+        raise _malformed(path, f"the shards of {name!r} do not make up its shape {shape}")
+    file = shards[0].file if shards else MappedFile(path / _METADATA)
+    whole = [shard for shard in shards if shard.sizes == shape and _is_plain(shard)]
+    gathered = Sharded(shape, dtype.itemsize, tuple(shards))
+    source = Mapped(file, whole[0].at) if whole else gathered
+    return Tensor(name, dtype, shape, file.path, source)
+
+
+def _shard(
+    path: Path,
+    files: dict[str, MappedFile],
+    name: str,
+    itemsize: int,
+    offsets: tuple[int, ...],
+    sizes: tuple[int, ...],
+    info: Any,
+) -> Shard:
+    file = _file(path, files, info)
+    count = math.prod(sizes)
+    row_major = tuple(math.prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
+    if count == 0:
+        return Shard(offsets, sizes, row_major, file, 0)
+    try:
+        window: Any = Window(file, info.offset, info.length)
+        with zipfile.ZipFile(window) as archive:
+            members = {item.filename.partition("/")[2]: item for item in archive.infolist()}
+            text = archive.read(members["data.pkl"])
+        key, at, shape, strides = _OneTensor(io.BytesIO(text)).load()
+        member = members[f"data/{key}"]
+        strides = tuple(int(stride) for stride in strides)
+        span = int(at) + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        fits = tuple(shape) == sizes and span * itemsize <= member.file_size and int(at) >= 0
+    except _RefusedError as error:
+        raise CheckpointError(
+            f"{file.path}: the shard of {name!r} needs code to be read ({error}): it is refused"
+        ) from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged archive or pickle can raise anything
+        raise _malformed(path, f"a shard of {name!r} cannot be read ({error})") from None
+    if not fits or any(stride < 0 for stride in strides):
+        raise _malformed(path, f"a shard of {name!r} has other sizes than the metadata says")
+    start = member_offset(file, member, info.offset) + int(at) * itemsize
+    return Shard(offsets, sizes, strides, file, start)
+
+
+def _object(path: Path, files: dict[str, MappedFile], name: str, places: list[Any]) -> bytes:
+    if len(places) != 1:
+        raise _malformed(path, f"{name!r} is not stored")
+    info = places[0][1]
+    file = _file(path, files, info)
+    return file.read(info.offset, info.offset + info.length).tobytes()
+
+
+def _file(path: Path, files: dict[str, MappedFile], info: Any) -> MappedFile:
+    try:
+        relative = Path(info.relative_path)
+        extensions = info.transform_descriptors if hasattr(info, "transform_descriptors") else None
+        numbers = info.offset >= 0 and info.length >= 0
+    except (AttributeError, TypeError):
+        raise _malformed(path, "it does not say where a tensor is stored") from None
+    if relative.is_absolute() or ".." in relative.parts or not numbers:
+        raise _malformed(path, f"it has data in {relative}")
+    if extensions:
+        raise CheckpointError(f"{path} was written with extensions ({extensions}): not understood")
+    if str(relative) not in files:
+        if not (path / relative).is_file():
+            raise CheckpointError(f"{path} names {relative}, which is not there")
+        files[str(relative)] = MappedFile(path / relative)
+    return files[str(relative)]
+
+
+def _is_plain(shard: Shard) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(shard.sizes), reversed(shard.strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _overlap(shards: list[Shard]) -> bool:
+    return any(
+        all(
+            x < y + m and y < x + n
+            for x, n, y, m in zip(a.offsets, a.sizes, b.offsets, b.sizes, strict=True)
+        )
+        for a, b in itertools.combinations(shards, 2)
+        if math.prod(a.sizes) and math.prod(b.sizes) and a.sizes
+    )
+
+
+def _malformed(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{path} is not a valid torch.distributed.checkpoint: {why}")

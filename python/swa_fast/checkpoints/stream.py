@@ -1,0 +1,277 @@
+"""The work itself: chunks of all inputs are read ahead, combined, checked and written behind.
+
+Three threads share it. One reads the chunks that come next; the caller's runs the fused kernel,
+which uses the threads of ``swa_fast.set_num_threads``; one checks and writes what is finished.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import swa_fast
+
+from .dlpack import Numbers
+from .dtypes import DType, float8_values, round_to_float8
+from .errors import CheckpointError
+from .formats.writer import Writer
+from .memory import anonymous_memory
+from .tensors import Bytes, Tensor
+
+__all__ = ["Task", "run"]
+
+_CHUNK = 8 << 20
+"""Bytes of output per step: larger ones gain nothing, see docs/checkpoints.md."""
+
+_SMALLEST = 1 << 12
+"""Elements of a chunk below which a merge would take for ever."""
+
+_AHEAD = 2
+"""Chunks that are being read while one is combined."""
+
+_BEHIND = 2
+"""Chunks that wait to be written."""
+
+_GRANULE = 64
+"""A chunk is a multiple of so many elements: whole vectors."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One tensor of the output.
+
+    Attributes:
+        name: what the writer calls it.
+        sources: the tensor of each input; of a tensor that is copied the last one counts.
+        dtype: of the output.
+        coefficients: None if the tensor is copied.
+        compare: require that all sources of a copied tensor are equal.
+    """
+
+    name: str
+    sources: tuple[Tensor, ...]
+    dtype: DType
+    coefficients: tuple[float, ...] | None
+    compare: bool = False
+
+    def memory_per_element(self) -> int:
+        """Bytes of anonymous memory that each element of a chunk takes, in all stages."""
+        reads = sum(
+            source.dtype.itemsize
+            for source in (self.sources if self.coefficients or self.compare else self.sources[-1:])
+            if not source.source.in_place
+        ) * (_AHEAD + _BEHIND + 1)
+        if self.coefficients is None:
+            return reads
+        outputs = self.dtype.itemsize * (_BEHIND + 2)
+        # A float8 source becomes float32; a float8 output passes through float64, masks and codes.
+        converted = 4 * sum(source.dtype.kind == "float8" for source in self.sources)
+        return reads + outputs + converted + (48 if self.dtype.kind == "float8" else 0)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The elements of a tensor from one number up to another, as bytes of every source."""
+
+    task: Task
+    begin: int
+    end: int
+    data: tuple[Bytes, ...]
+
+
+def run(
+    tasks: Sequence[Task],
+    writer: Writer,
+    *,
+    memory: int,
+    allow_nonfinite: bool,
+    progress: Callable[[int], None],
+) -> int:
+    """Write every task's tensor.
+
+    Args:
+        tasks: in the writer's order.
+        writer: takes the bytes.
+        memory: bytes of anonymous memory that may be used.
+        allow_nonfinite: let NaN and infinities pass.
+        progress: called with the number of bytes read, time and again.
+
+    Returns:
+        The most anonymous memory that the process had.
+
+    Raises:
+        CheckpointError: a source is truncated, not finite, or differs where it must not; or the
+            memory is too small to work in.
+    """
+    peak = anonymous_memory()
+    ranges = _ranges(tasks, memory)
+    reads: deque[Future[_Chunk]] = deque()
+    writes: deque[Future[None]] = deque()
+    with (
+        ThreadPoolExecutor(1, "swa-fast-read") as reader,
+        ThreadPoolExecutor(1, "swa-fast-write") as finisher,
+    ):
+        try:
+            for part in ranges:
+                reads.append(reader.submit(_read, *part))
+                if len(reads) > _AHEAD:
+                    break
+            while reads:
+                chunk = reads.popleft().result()
+                following = next(ranges, None)
+                if following is not None:
+                    reads.append(reader.submit(_read, *following))
+                while len(writes) >= _BEHIND:
+                    writes.popleft().result()
+                output = _combined(chunk)
+                writes.append(finisher.submit(_finish, chunk, output, writer, allow_nonfinite))
+                progress(sum(data.nbytes for data in chunk.data))
+                peak = max(peak, anonymous_memory())
+                del chunk, output
+            while writes:
+                writes.popleft().result()
+        finally:
+            for reading in reads:
+                reading.cancel()
+            for writing in writes:
+                writing.cancel()
+    return max(peak, anonymous_memory())
+
+
+def _ranges(tasks: Sequence[Task], memory: int) -> Iterator[tuple[Task, int, int]]:
+    for task in tasks:
+        size = _chunk_size(task, memory)
+        count = task.sources[-1].count
+        for begin in range(0, max(count, 1), size):  # an empty tensor is written too
+            yield task, begin, min(begin + size, count)
+
+
+def _chunk_size(task: Task, memory: int) -> int:
+    if task.dtype.bits % 8:  # not a whole number of bytes each: in one piece
+        return max(1, task.sources[-1].count)
+    size = _CHUNK // task.dtype.itemsize
+    each = task.memory_per_element()
+    if each:
+        size = min(size, memory // each)
+    if size < _SMALLEST:
+        raise CheckpointError(
+            f"--max-memory leaves {max(memory, 0):,} bytes for {len(task.sources)} inputs: "
+            f"{_SMALLEST * each:,} more than the process itself has are needed"
+        )
+    return size // _GRANULE * _GRANULE
+
+
+def _read(task: Task, begin: int, end: int) -> _Chunk:
+    """Bring a chunk of every source into memory."""
+    needed = task.sources if task.coefficients is not None or task.compare else task.sources[-1:]
+    data = []
+    for source in needed:
+        first, last = source.dtype.nbytes(begin), source.dtype.nbytes(end)
+        source.source.prefetch(first, last)
+        data.append(source.source.read(first, last))
+    return _Chunk(task, begin, end, tuple(data))
+
+
+def _combined(chunk: _Chunk) -> Bytes:
+    """Return the bytes of the output."""
+    task = chunk.task
+    if task.coefficients is None:
+        return chunk.data[-1]
+    terms = [
+        _numbers(data, source.dtype) for data, source in zip(chunk.data, task.sources, strict=True)
+    ]
+    if task.dtype.kind == "float8":
+        sums = np.empty(chunk.end - chunk.begin, np.float64)
+        output = Numbers(sums.view(np.uint8), "F64")
+        swa_fast.combine_([output], [[term] for term in terms], task.coefficients)
+        return round_to_float8(sums, task.dtype)
+    result: Bytes = np.empty(task.dtype.nbytes(chunk.end - chunk.begin), np.uint8)
+    assert task.dtype.parts is not None
+    output = Numbers(result, task.dtype.parts)
+    swa_fast.combine_([output], [[term] for term in terms], task.coefficients)
+    return result
+
+
+def _numbers(data: Bytes, dtype: DType) -> Numbers:
+    if dtype.kind == "float8":
+        return Numbers(float8_values(dtype)[data].view(np.uint8), "F32")
+    assert dtype.parts is not None
+    width = dtype.itemsize // (2 if dtype.kind == "complex" else 1)
+    # A file may have a tensor at an odd place: the kernels want it aligned.
+    return Numbers(data if data.ctypes.data % width == 0 else data.copy(), dtype.parts)
+
+
+def _finish(chunk: _Chunk, output: Bytes, writer: Writer, allow_nonfinite: bool) -> None:
+    """Check a chunk, write it, and give back what it was made from."""
+    task = chunk.task
+    if task.compare:
+        _require_equal(chunk)
+    if task.coefficients is not None and not allow_nonfinite and _has_nonfinite(output, task.dtype):
+        raise _nonfinite(chunk)
+    writer.write(task.name, output)
+    for source in task.sources[-len(chunk.data) :]:
+        nbytes = source.dtype.nbytes
+        source.source.release(nbytes(chunk.begin), nbytes(chunk.end))
+
+
+def _require_equal(chunk: _Chunk) -> None:
+    last = chunk.task.sources[-1]
+    for source, data in zip(chunk.task.sources, chunk.data, strict=True):
+        if not np.array_equal(data, chunk.data[-1]):
+            raise CheckpointError(
+                f"{last.name!r} of dtype {last.dtype.label} differs between {source.file} and "
+                f"{last.file}: --strict-integers wants it equal"
+            )
+
+
+# The bits of the exponent: all of them are set in NaN and in infinities.
+_EXPONENTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
+    "F64": (np.uint64, 0x7FF0000000000000),
+    "F32": (np.uint32, 0x7F800000),
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+}
+
+_BLOCK = 1 << 17
+"""Numbers that are looked at together: they and their masks stay in the second-level cache."""
+
+
+def _has_nonfinite(data: Bytes, dtype: DType) -> bool:
+    """Whether there is a NaN or an infinity.
+
+    Every product and sum with one is one, also with the coefficient 0: so the output of finite
+    numbers tells that all inputs were finite.
+    """
+    if dtype.kind == "float8":
+        return not np.isfinite(float8_values(dtype)[data]).all()
+    assert dtype.parts is not None
+    unsigned, exponent = _EXPONENTS[dtype.parts]
+    mask: Any = unsigned(exponent)
+    numbers: Any = data if data.ctypes.data % mask.itemsize == 0 else data.copy()
+    numbers = numbers.view(unsigned)
+    masked = np.empty(min(_BLOCK, numbers.size), unsigned)
+    for begin in range(0, numbers.size, _BLOCK):
+        block = numbers[begin : begin + _BLOCK]
+        found = np.bitwise_and(block, mask, out=masked[: block.size])
+        if found.max() == mask:
+            return True
+    return False
+
+
+def _nonfinite(chunk: _Chunk) -> CheckpointError:
+    task = chunk.task
+    for source, data in zip(task.sources, chunk.data, strict=True):
+        if _has_nonfinite(data, source.dtype):
+            return CheckpointError(
+                f"{source.name!r} in {source.file} has NaN or infinite elements: --allow-nonfinite "
+                "averages them all the same"
+            )
+    return CheckpointError(
+        f"the average of {task.name!r} is beyond the numbers of {task.dtype.label}: choose another "
+        "--dtype, or --allow-nonfinite"
+    )

@@ -1,0 +1,264 @@
+"""What is refused: one sentence, exit status 2, nothing written, nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoint_tools import leftovers, random_model, write_safetensors
+from swa_fast import _cli
+from swa_fast.checkpoints import CheckpointError, merge
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    return [
+        write_safetensors(tmp_path / f"step_{seed}.safetensors", random_model(seed))
+        for seed in (1, 2)
+    ]
+
+
+def refused(paths: list[Path], output: Path, message: str, **options: object) -> None:
+    before = output.read_bytes() if output.is_file() else None
+    with pytest.raises(CheckpointError, match=message):
+        merge(paths, output, **options)  # type: ignore[arg-type]
+    assert (output.read_bytes() if output.is_file() else None) == before
+    assert leftovers(output.parent) == []
+
+
+CHANGES: list[tuple[str, Callable[[dict[str, np.ndarray]], object], str]] = [
+    ("missing", lambda model: model.pop("layer.bias"), r"'layer.bias', and .*step_3.* has not"),
+    ("more", lambda model: model.update(z=np.float32([1])), r"step_3.* has the tensor 'z'"),
+    ("shape", lambda model: model.update({"layer.bias": np.float32([1])}), r"\(1,\) in .*step_3"),
+    ("dtype", lambda model: model.update({"layer.bias": np.zeros(5)}), "float64 in .*step_3"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES]
+)
+def test_differing_models(
+    pair: list[Path], tmp_path: Path, change: Callable[[object], object], message: str
+) -> None:
+    model = random_model(3)
+    change(model)
+    third = write_safetensors(tmp_path / "step_3.safetensors", model)
+    refused([third, *pair], tmp_path / "out.safetensors", message)
+    report = merge([third, *pair], tmp_path / "out.safetensors", common=True)
+    assert report.skipped in (["layer.bias"], ["z"])
+
+
+def test_options(pair: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    refused(pair, out, "must have the sum 1", weights=[1, 1])
+    refused(pair, out, "one number for each of the 2", weights=[1])
+    refused(pair, out, "not both", weights=[0.5, 0.5], schedule="mean")
+    refused(pair, out, "--allow-negative", weights=[1.5, -0.5])
+    refused([Path(f"{pair[0]}:1"), pair[1]], out, "must have a weight, or none")
+    refused([Path(f"{tmp_path}/none.pt:0.5"), pair[1]], out, "none.pt is not there, so it cannot")
+    refused([tmp_path / "*.pt"], out, "no checkpoint matches")
+    refused([], out, "at least one checkpoint")
+    refused(pair, out, "must be one of same", dtype="int8")
+    refused(pair, out, "regular expression", include="(")
+    refused(pair, out, "no tensor .* is left", include="nothing")
+    refused(pair, out, "must be like 512MiB", max_memory="much")
+    refused(pair, out, "--max-memory leaves", max_memory=1000)
+    refused(pair, out, "--threads must be", threads=0)
+    refused(pair, out, "a format must be one of", format="onnx")
+    refused(pair, tmp_path / "out.pt", "both must be of one format")
+    with pytest.raises(CheckpointError, match="folder of the output is not there"):
+        merge(pair, tmp_path / "no" / "out.safetensors")
+    refused(pair, out, "--last must be", last=0)
+    refused(pair, out, "differs between .*step_1.*step_2", strict_integers=True)
+
+
+def test_outputs(pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out.safetensors"
+    out.write_text("mine")
+    refused(pair, out, "exists: --overwrite")
+    refused(pair, pair[1], "is the input", overwrite=True)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", random_model(0))
+    refused([folder], folder / "out.safetensors", "or inside it")
+    refused([folder / "model.safetensors"], folder, "is inside the output", overwrite=True)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage())
+    refused(pair, tmp_path / "new.safetensors", "bytes are needed")
+
+
+class _Usage:
+    free = 10
+
+
+def test_nonfinite(pair: list[Path], tmp_path: Path) -> None:
+    for dtype in (np.float64, np.float32, np.float16):
+        for bad in (np.nan, np.inf, -np.inf):
+            model = random_model(3)
+            model["layer.weight"][11, 2] = bad
+            model = {k: v.astype(dtype) if v.dtype == np.float32 else v for k, v in model.items()}
+            good = {
+                k: v.astype(dtype) if v.dtype == np.float32 else v
+                for k, v in random_model(4).items()
+            }
+            paths = [
+                write_safetensors(tmp_path / "bad.safetensors", model),
+                write_safetensors(tmp_path / "good.safetensors", good),
+            ]
+            refused(
+                paths, tmp_path / "out.safetensors", r"'layer.weight' in .*bad.safetensors has NaN"
+            )
+
+
+def test_an_average_beyond_the_dtype(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "a.safetensors", {"x": np.float32([1e6])})
+    refused([path], tmp_path / "out.safetensors", "beyond the numbers of float16", dtype="float16")
+
+
+def header(text: object, data: bytes = b"") -> bytes:
+    raw = text if isinstance(text, bytes) else json.dumps(text).encode()
+    return len(raw).to_bytes(8, "little") + raw + data
+
+
+def entry(begin: int, end: int, shape: object = None, dtype: object = "F32") -> dict[str, object]:
+    sizes = [(end - begin) // 4] if shape is None else shape
+    return {"dtype": dtype, "shape": sizes, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "length of a header|no format"),
+        (header(b"{}")[:9], "header needs"),
+        ((2**40).to_bytes(8, "little") + b"{", "length of a header"),
+        (header(b"[1]"), "not a JSON object|no format"),
+        (header(b"{" * 5000), "not JSON"),
+        (header(b'{"a": 1, "a": 2}'), "a key twice"),
+        (header({"a": 1}), "lacks dtype"),
+        (header({"a": entry(0, 4, dtype="F3")}, b"1234"), "unknown dtype"),
+        (header({"a": entry(0, 4, dtype=3)}, b"1234"), "unknown dtype"),
+        (header({"a": entry(0, 4, [-1])}, b"1234"), "the shape"),
+        (header({"a": entry(0, 4, [True])}, b"1234"), "the shape"),
+        (header({"a": entry(0, 4, [2])}, b"1234"), "has 4 bytes"),
+        (header({"a": entry(0, 4, [10**30])}, b"1234"), "has 4 bytes"),
+        (header({"a": entry(4, 0, [1])}, b"1234"), "data_offsets"),
+        (header({"a": entry(0, 4), "b": entry(0, 4)}, b"1234"), "overlaps"),
+        (header({"a": entry(0, 4), "b": entry(8, 12)}, b"1" * 12), "follows a hole"),
+        (header({"a": entry(0, 8)}, b"1234"), "header tells of"),
+        (header({"a": entry(0, 4)}, b"12345"), "header tells of"),
+        (header({"__metadata__": {"a": 1}}), "object of strings"),
+    ],
+)
+def test_malformed_safetensors(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    refused([path], tmp_path / "out.safetensors", message)
+
+
+def test_an_index_that_is_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_safetensors(folder / "model-00001-of-00001.safetensors", random_model(0))
+    index = folder / "model.safetensors.index.json"
+    names = dict.fromkeys(random_model(0), "model-00001-of-00001.safetensors")
+
+    def check(places: object, message: str) -> None:
+        index.write_text(json.dumps({"weight_map": places}))
+        refused([folder], tmp_path / "out", message)
+
+    check({**names, "x": "model-00002-of-00001.safetensors"}, "which is not there")
+    check({**names, "x": "model-00001-of-00001.safetensors"}, "has 'x': it has not")
+    check({"steps": "model-00001-of-00001.safetensors"}, "does not name")
+    check({"steps": "../../etc/passwd"}, "not a file in its folder")
+    check({}, "weight_map is empty")
+    check([], "no weight_map")
+    index.write_text("{")
+    refused([folder], tmp_path / "out", "not a valid index")
+    index.unlink()
+    (folder / "model-00001-of-00001.safetensors").unlink()
+    refused([folder], tmp_path / "out", "no checkpoint that is known")
+
+
+class _Evil:
+    def __reduce__(self) -> object:
+        return os.system, ("touch /tmp/swa_fast_was_here",)
+
+
+def test_pickles_with_code_are_refused(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "evil.pt"
+    torch.save({"a": torch.ones(2), "b": _Evil()}, path)
+    refused([path], tmp_path / "out.pt", r"pickle that needs code .*system.*refused")
+    torch.save(torch.nn.Linear(2, 2), path)
+    refused([path], tmp_path / "out.pt", "pickle that needs code")
+    array = np.empty(1, object)
+    array[0] = _Evil()
+    np.savez(tmp_path / "evil.npz", a=array)
+    refused([tmp_path / "evil.npz"], tmp_path / "out.npz", "a pickle that could run code")
+    folder = tmp_path / "dcp"
+    folder.mkdir()
+    (folder / ".metadata").write_bytes(pickle.dumps(_Evil()))
+    refused([folder], tmp_path / "out", r"names .*system.* refused")
+    assert not os.path.exists("/tmp/swa_fast_was_here")
+
+
+def test_damaged_files_of_other_formats(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", a=np.ones(1000))
+    raw = (tmp_path / "a.npz").read_bytes()
+    for name in ("cut.npz", "cut.pt", "cut.keras", "cut.h5", "cut.ckpt"):
+        (tmp_path / name).write_bytes(raw[: len(raw) // 2])
+        refused([tmp_path / name], tmp_path / "out.npz", "not a valid|is of no format")
+    (tmp_path / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
+    pytest.importorskip("h5py")
+    refused([tmp_path / "x.h5"], tmp_path / "out.h5", "not a valid HDF5")
+    with zipfile.ZipFile(tmp_path / "e.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02.")
+    pytest.importorskip("torch")
+    refused([tmp_path / "e.pt"], tmp_path / "out.pt", "not a valid torch file")
+    (tmp_path / "t.bin").write_bytes(b"hello")
+    refused([tmp_path / "t.bin"], tmp_path / "out.bin", "does not begin like one")
+
+
+def test_the_command_says_one_sentence_and_exits_with_2(
+    pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        _cli.main(["merge", str(pair[0]), "nothing.pt", "-o", str(tmp_path / "out.safetensors")])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "swa-fast merge: error: nothing.pt is not there\n"
+
+
+def test_no_space_left_on_the_disk(pair: list[Path], tmp_path: Path) -> None:
+    """A limit on file size makes writes fail midway, as a full disk does."""
+    big = [
+        write_safetensors(tmp_path / f"big_{i}.safetensors", {"x": np.zeros(2_000_000)})
+        for i in range(2)
+    ]
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))\n"
+        "from swa_fast._cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    out = tmp_path / "out.safetensors"
+    out.write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "merge", *map(str, big), "-o", str(out), "--overwrite"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "File too large" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert out.read_text() == "old"
+    assert leftovers(tmp_path) == []

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoint_tools import leftovers, read_safetensors, write_safetensors
+from swa_fast import _cli
+from swa_fast.checkpoints import CheckpointError, soup
+from swa_fast.checkpoints.inputs import resolve
+
+
+def write(folder: Path, name: str, value: float) -> Path:
+    return write_safetensors(folder / name, {"x": np.float32([value])})
+
+
+def value_of(path: Path) -> float:
+    return float(read_safetensors(path)[0]["x"][0])
+
+
+def test_merge_as_a_user_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for step in (1, 2, 10, 20):
+        write(tmp_path, f"step_{step}.safetensors", step)
+    out = tmp_path / "out"
+    arguments = ["merge", str(tmp_path / "step_*"), "-o", f"{out}.safetensors"]
+    assert _cli.main([*arguments, "--last", "2", "--dry-run"]) == 0
+    assert not Path(f"{out}.safetensors").exists()
+    assert "would write" in capsys.readouterr().out
+    assert _cli.main([*arguments, "--last", "2", "--hash"]) == 0
+    table = capsys.readouterr().out
+    for word in ("step_10", "step_20", "0.5", "averaged", "peak memory"):
+        assert word in table
+    assert value_of(Path(f"{out}.safetensors")) == 15
+    made = json.loads(read_safetensors(Path(f"{out}.safetensors"))[1]["swa_fast.merge"])
+    assert len(made["inputs"][0]["sha256"]["step_10.safetensors"]) == 64
+    assert (
+        _cli.main([*arguments, "--every", "2", "--schedule", "ema:0.25", "--overwrite", "--json"])
+        == 0
+    )
+    report = json.loads(capsys.readouterr().out)
+    assert [item["coefficient"] for item in report["inputs"]] == [0.25, 0.75]
+    assert value_of(Path(f"{out}.safetensors")) == 0.25 * 2 + 0.75 * 20
+
+
+def test_weights_beside_the_names(tmp_path: Path) -> None:
+    a, b = (write(tmp_path, f"{name}.safetensors", value) for name, value in (("a", 1), ("b", 5)))
+    out = tmp_path / "out.safetensors"
+    assert _cli.main(["merge", f"{a}:0.75", f"{b}:0.25", "-o", str(out)]) == 0
+    assert value_of(out) == 2
+    weights = ["--weights=2,-1", "--allow-negative", "--overwrite"]
+    assert _cli.main(["merge", str(a), str(b), "-o", str(out), *weights]) == 0
+    assert value_of(out) == -3
+
+
+def test_order(tmp_path: Path) -> None:
+    names = ["iter_0000100.pt", "iter_0000020.pt", "iter_0000003.pt"]
+    for age, name in enumerate(names):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (age, age))
+
+    def order(**options: object) -> list[str]:
+        paths = [tmp_path / name for name in names]
+        return [item.path.name for item in resolve(paths, **options)]  # type: ignore[arg-type]
+
+    assert order() == names
+    assert order(sort="step") == names[::-1]
+    assert order(sort="name") == names[::-1]
+    assert order(sort="mtime") == names
+    assert order(sort="step", every=2) == [names[2], names[0]]
+    assert order(last=1) == names[-1:]
+    assert [item.path.name for item in resolve([tmp_path])] == names[::-1]
+
+
+def test_help_needs_no_numpy() -> None:
+    code = (
+        "import sys; from swa_fast import _cli\n"
+        "try: _cli.main(['merge', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "wsm:sqrt" in done.stdout
+
+
+class TestSoup:
+    """The score is the distance from 3.
+
+    Alone, 2, 1, 6 and 9 score 1, 2, 3 and 6. Beside 2, 1 makes it worse (1.5), 6 as good (1), and 9
+    beside both worse (2.67).
+    """
+
+    EVAL = (
+        f"{sys.executable} -c \"import sys; raw = open(sys.argv[1], 'rb').read(); import struct; "
+        "open(sys.argv[2], 'a').write('.'); "
+        "print('score', abs(struct.unpack('<f', raw[-4:])[0] - 3))\" {path} "
+    )
+
+    def candidates(self, folder: Path) -> list[Path]:
+        return [write(folder, f"m{value}.safetensors", value) for value in (1, 2, 6, 9)]
+
+    def test_greedy(self, tmp_path: Path) -> None:
+        paths, out = self.candidates(tmp_path), tmp_path / "out.safetensors"
+        evaluate = self.EVAL + str(tmp_path / "runs")
+        lines: list[str] = []
+        report = soup(paths, out, evaluate=evaluate, maximize=False, tell=lines.append)
+        assert [Path(path).name for path in report.members] == ["m2.safetensors", "m6.safetensors"]
+        assert [trial.kept for trial in report.trials] == [False, True, False]
+        assert value_of(out) == 4
+        assert report.score == 1
+        assert list(report.scores.values()) == sorted(report.scores.values())
+        runs = len((tmp_path / "runs").read_text())
+        assert runs == len(lines) == 4 + len(report.trials)
+        out.unlink()
+        again = soup(paths, out, evaluate=evaluate, maximize=False)
+        assert again == report
+        assert len((tmp_path / "runs").read_text()) == runs
+        assert leftovers(tmp_path) == []
+
+    def test_uniform_and_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        paths, out = self.candidates(tmp_path), tmp_path / "out.safetensors"
+        arguments = ["--eval", self.EVAL + str(tmp_path / "runs"), "--minimize", "--uniform"]
+        assert _cli.main(["soup", *map(str, paths), "-o", str(out), *arguments]) == 0
+        assert value_of(out) == 4.5
+        assert "4 checkpoints, score 1.5" in capsys.readouterr().out
+
+    def test_a_callable_and_trials(self, tmp_path: Path) -> None:
+        paths, out = self.candidates(tmp_path), tmp_path / "out.safetensors"
+        models = []
+
+        def score(path: Path) -> float:
+            models.append(sum(1 for item in tmp_path.iterdir() if "trial" in item.name))
+            return -abs(value_of(path) - 3)
+
+        report = soup(paths, out, evaluate=score, maximize=True)
+        assert max(models) <= 1
+        assert value_of(out) == np.float32(np.mean([value_of(Path(p)) for p in report.members]))
+        assert report.score == score(out)
+
+    @pytest.mark.parametrize(
+        ("command", "message"),
+        [
+            ("echo 1", r"must have \{path\}"),
+            ("false {path}", "ended with status"),
+            ("echo nothing # {path}", "no score in what"),
+            ("echo nan # {path}", "must be finite"),
+        ],
+    )
+    def test_refusals(self, tmp_path: Path, command: str, message: str) -> None:
+        out = tmp_path / "out.safetensors"
+        with pytest.raises(CheckpointError, match=message):
+            soup(self.candidates(tmp_path), out, evaluate=command, maximize=True)
+        assert not out.exists()
+        assert leftovers(tmp_path) == []
+
+    def test_metric_regex(self, tmp_path: Path) -> None:
+        report = soup(
+            self.candidates(tmp_path)[:1],
+            tmp_path / "out.safetensors",
+            evaluate="echo accuracy=0.25, seconds=17 # {path}",
+            maximize=True,
+            metric_regex=r"accuracy=([\d.]+)",
+        )
+        assert report.score == 0.25
