@@ -122,7 +122,7 @@ def timm_way(models: list[Path], out: Path) -> None:
 
 
 def fairseq_way(models: list[Path], out: Path) -> None:
-    """As average_checkpoints of fairseq: adds in place in the models' dtype (float32 for float16)."""
+    """As average_checkpoints of fairseq: adds in place in the models' dtype, float32 for float16."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -185,7 +185,7 @@ def commands(models: list[Path], folder: Path, mergekit: str | None) -> dict[str
     out = str(folder / "out.safetensors")
     swa_fast = [sys.executable, "-m", "swa_fast", "merge", *files, "-o", out]
     if not (Path(__import__("swa_fast").__file__).parent / "__main__.py").exists():
-        swa_fast[2] = "swa_fast._cli"
+        swa_fast[2] = "swa_fast.cli"
     found = {"swa-fast merge": swa_fast}
     for name in LOOPS:
         found[name] = [*python, "--loop", name, out, *map(str, models)]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from checkpoint_tools import leftovers, random_model, write_safetensors
-from swa_fast import _cli
+from swa_fast import cli
 from swa_fast.checkpoints import CheckpointError, merge
 
 
@@ -231,7 +231,7 @@ def test_the_command_says_one_sentence_and_exits_with_2(
     pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        _cli.main(["merge", str(pair[0]), "nothing.pt", "-o", str(tmp_path / "out.safetensors")])
+        cli.main(["merge", str(pair[0]), "nothing.pt", "-o", str(tmp_path / "out.safetensors")])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "swa-fast merge: error: nothing.pt is not there\n"
 
@@ -246,7 +246,7 @@ def test_no_space_left_on_the_disk(pair: list[Path], tmp_path: Path) -> None:
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))\n"
-        "from swa_fast._cli import main\n"
+        "from swa_fast.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     out = tmp_path / "out.safetensors"

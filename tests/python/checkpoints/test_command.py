@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from checkpoint_tools import leftovers, read_safetensors, write_safetensors
-from swa_fast import _cli
+from swa_fast import cli
 from swa_fast.checkpoints import CheckpointError, soup
 from swa_fast.checkpoints.inputs import resolve
 
@@ -28,10 +28,10 @@ def test_merge_as_a_user_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
         write(tmp_path, f"step_{step}.safetensors", step)
     out = tmp_path / "out"
     arguments = ["merge", str(tmp_path / "step_*"), "-o", f"{out}.safetensors"]
-    assert _cli.main([*arguments, "--last", "2", "--dry-run"]) == 0
+    assert cli.main([*arguments, "--last", "2", "--dry-run"]) == 0
     assert not Path(f"{out}.safetensors").exists()
     assert "would write" in capsys.readouterr().out
-    assert _cli.main([*arguments, "--last", "2", "--hash"]) == 0
+    assert cli.main([*arguments, "--last", "2", "--hash"]) == 0
     table = capsys.readouterr().out
     for word in ("step_10", "step_20", "0.5", "averaged", "peak memory"):
         assert word in table
@@ -39,7 +39,7 @@ def test_merge_as_a_user_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
     made = json.loads(read_safetensors(Path(f"{out}.safetensors"))[1]["swa_fast.merge"])
     assert len(made["inputs"][0]["sha256"]["step_10.safetensors"]) == 64
     assert (
-        _cli.main([*arguments, "--every", "2", "--schedule", "ema:0.25", "--overwrite", "--json"])
+        cli.main([*arguments, "--every", "2", "--schedule", "ema:0.25", "--overwrite", "--json"])
         == 0
     )
     report = json.loads(capsys.readouterr().out)
@@ -50,10 +50,10 @@ def test_merge_as_a_user_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_weights_beside_the_names(tmp_path: Path) -> None:
     a, b = (write(tmp_path, f"{name}.safetensors", value) for name, value in (("a", 1), ("b", 5)))
     out = tmp_path / "out.safetensors"
-    assert _cli.main(["merge", f"{a}:0.75", f"{b}:0.25", "-o", str(out)]) == 0
+    assert cli.main(["merge", f"{a}:0.75", f"{b}:0.25", "-o", str(out)]) == 0
     assert value_of(out) == 2
     weights = ["--weights=2,-1", "--allow-negative", "--overwrite"]
-    assert _cli.main(["merge", str(a), str(b), "-o", str(out), *weights]) == 0
+    assert cli.main(["merge", str(a), str(b), "-o", str(out), *weights]) == 0
     assert value_of(out) == -3
 
 
@@ -78,8 +78,8 @@ def test_order(tmp_path: Path) -> None:
 
 def test_help_needs_no_numpy() -> None:
     code = (
-        "import sys; from swa_fast import _cli\n"
-        "try: _cli.main(['merge', '--help'])\n"
+        "import sys; from swa_fast import cli\n"
+        "try: cli.main(['merge', '--help'])\n"
         "except SystemExit: pass\n"
         "assert 'numpy' not in sys.modules"
     )
@@ -124,7 +124,7 @@ class TestSoup:
     def test_uniform_and_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         paths, out = self.candidates(tmp_path), tmp_path / "out.safetensors"
         arguments = ["--eval", self.EVAL + str(tmp_path / "runs"), "--minimize", "--uniform"]
-        assert _cli.main(["soup", *map(str, paths), "-o", str(out), *arguments]) == 0
+        assert cli.main(["soup", *map(str, paths), "-o", str(out), *arguments]) == 0
         assert value_of(out) == 4.5
         assert "4 checkpoints, score 1.5" in capsys.readouterr().out
 
