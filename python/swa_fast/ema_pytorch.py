@@ -9,7 +9,7 @@ Example:
     ...     _ = torch.nn.init.constant_(model.weight, weight)
     ...     ema.update()
     >>> ema.ema_model.weight.item()
-    4.0
+    3.5
 """
 
 from __future__ import annotations
