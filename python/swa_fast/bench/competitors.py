@@ -142,8 +142,9 @@ def torch_groups(arena: Arena, device: str = "cpu") -> list[Group]:
     model, small = module_of(values), arena.workload.elements < PRIME_BELOW
 
     def copy(targets: list[Any], sources: list[Any]) -> None:
-        if device != "cpu":
-            torch._foreach_copy_(targets, sources)
+        for target, source in zip(targets, sources, strict=True):
+            if target is not source:
+                target.copy_(source)
 
     def group(updates: dict[str, Update]) -> Group:
         timed = {label: waiting(update) for label, update in updates.items()}

@@ -11,7 +11,7 @@ import pytest
 
 import swa_fast
 from bench_tools import as_float64
-from swa_fast.bench import competitors
+from swa_fast.bench import competitors, run
 from swa_fast.bench.competitors import Group
 from swa_fast.bench.workloads import Arena, Workload
 
@@ -55,6 +55,24 @@ def test_torch_works_on_the_very_memory_of_the_arena(made: Arena) -> None:
     for group in groups_of(made, "torch"):
         for tensor, array in zip(group.averages, made.averages, strict=True):
             assert tensor.data_ptr() == array.ctypes.data or not array.size
+
+
+def test_tensors_on_a_gpu_get_the_arenas_numbers_and_are_waited_for(
+    made: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as it goes without a GPU: `.to("cuda")` makes a copy in this machine's memory."""
+    torch: Any = pytest.importorskip("torch")
+    waits: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", lambda tensor, device: tensor.clone())
+        groups = competitors.torch_groups(made, "cuda")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    for group in groups:
+        assert not group.prime
+        for tensor, array in zip(group.averages, made.averages, strict=True):
+            assert tensor.data_ptr() != array.ctypes.data
+    assert run.check(made, groups, np.random.default_rng(0)) == len(run.COUNTS) + 1
+    assert len(waits) == len(run.COUNTS) + 1
 
 
 def test_averaged_models_update_the_memory_of_the_arena() -> None:

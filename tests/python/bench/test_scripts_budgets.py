@@ -266,6 +266,13 @@ def test_every_script_is_in_everything_or_is_about_a_gpu() -> None:
     assert set(everything.SCRIPTS) <= with_main
 
 
+def test_the_page_names_a_command_for_each_script() -> None:
+    page = (FOLDER.parent / "docs" / "benchmarks.md").read_text("utf-8")
+    named = set(re.findall(r"`python benchmarks/(\w+)\.py", page))
+    gpu = {"cuda_lists", "cuda_host", "cuda_training"}
+    assert named == {*everything.SCRIPTS, *gpu, "everything"}
+
+
 def test_a_script_runs_as_the_pages_say(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     found = everything.run_json(str(FOLDER / "call_overhead.py"), "--seconds", "0.01")
