@@ -12,6 +12,8 @@ from documentation.blocks import ROOT
 REFERENCE = ROOT / "docs" / "api"
 MODULES = {
     "swa_fast": "numpy",
+    "swa_fast.checkpoints": "numpy",
+    "swa_fast.checkpoints.coefficients": "numpy",
     "swa_fast.torch": "torch",
     "swa_fast.keras": "keras",
     "swa_fast.keras.optimizers": "keras",
