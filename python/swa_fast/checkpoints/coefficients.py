@@ -170,7 +170,7 @@ def linear(count: int) -> list[float]:
 
 
 def cosine(count: int) -> list[float]:
-    """Return ``wsm(count, "cosine")``."""
+    """Return the coefficients of ``wsm(count, "cosine")``: the cosine decay of a rate."""
     return wsm(count, "cosine")
 
 

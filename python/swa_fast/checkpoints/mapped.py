@@ -8,6 +8,7 @@ import mmap
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,21 +29,13 @@ _POPULATE_READ = 22
 
 
 class _Map:
-    """One open file and its map."""
+    """A map of a file; it has one descriptor of its own."""
 
     def __init__(self, path: Path, size: int) -> None:
-        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        try:
-            self.map = mmap.mmap(self.fd, size, access=mmap.ACCESS_READ)
-        except BaseException:
-            os.close(self.fd)
-            raise
+        with _descriptor(path) as fd:
+            self.map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
         # The array keeps the map alive for as long as any slice of it.
         self.bytes: Bytes = np.frombuffer(self.map, np.uint8)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):
-            os.close(self.fd)
 
 
 class MappedFile:
@@ -92,8 +85,9 @@ class MappedFile:
             return
         opened = self._opened()
         first, length = _pages(begin, end)
-        if not _is_cached(opened.fd, (begin, (begin + end) // 2, end - 1)):
-            self._cold.add(begin)
+        with contextlib.suppress(OSError), _descriptor(self.path) as fd:
+            if not _is_cached(fd, (begin, (begin + end) // 2, end - 1)):
+                self._cold.add(begin)
         try:
             opened.map.madvise(_POPULATE_READ, first, length)
         except (OSError, AttributeError):  # an older kernel, or another system
@@ -113,7 +107,8 @@ class MappedFile:
             opened.map.madvise(mmap.MADV_DONTNEED, first, length)
         if begin in self._cold:
             self._cold.discard(begin)
-            drop_from_cache(opened.fd, begin, end)
+            with contextlib.suppress(OSError), _descriptor(self.path) as fd:
+                drop_from_cache(fd, begin, end)
 
     def close(self) -> None:
         """Close the file; slices that were read stay valid. Reading opens it again."""
@@ -224,6 +219,15 @@ class OutputFile:
 
 _SEND_BYTES = 1 << 28
 """Bytes after which the system is asked to send what was written to the disk."""
+
+
+@contextlib.contextmanager
+def _descriptor(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _pages(begin: int, end: int) -> tuple[int, int]:

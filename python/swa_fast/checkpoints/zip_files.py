@@ -86,7 +86,7 @@ def read_member(path: Path, name: str) -> bytes:
             if archive.getinfo(name).file_size > _MAX_SMALL_MEMBER:
                 raise CheckpointError(f"{path}: the member {name} is too large for what it is")
             return archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} is not a valid zip archive: {error}") from None
 
 
@@ -122,7 +122,8 @@ class Inflated:
                 self._stream = self._archive.open(self._name)
             self._stream.seek(self._offset + begin)
             data = self._stream.read(end - begin)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+            # NotImplementedError is a RuntimeError: an unknown compression.
             raise CheckpointError(f"{self._path}: the member {self._name}: {error}") from None
         if len(data) != end - begin:
             raise CheckpointError(f"{self._path}: the member {self._name} is too short")
