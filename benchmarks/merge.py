@@ -122,11 +122,7 @@ def timm_way(models: list[Path], out: Path) -> None:
 
 
 def fairseq_way(models: list[Path], out: Path) -> None:
-<<<<<<< HEAD
-    """As average_checkpoints of fairseq: adds in place in the models' dtype, float32 for float16."""
-=======
     """As average_checkpoints of fairseq: adds in the models' dtype, float16 as float32."""
->>>>>>> merge
     import torch
     from safetensors.torch import load_file, save_file
 

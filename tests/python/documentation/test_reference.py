@@ -12,13 +12,10 @@ from documentation.blocks import ROOT
 REFERENCE = ROOT / "docs" / "api"
 MODULES = {
     "swa_fast": "numpy",
-<<<<<<< HEAD
     "swa_fast.decays": "numpy",
     "swa_fast.plots": "numpy",
-=======
     "swa_fast.checkpoints": "numpy",
     "swa_fast.checkpoints.coefficients": "numpy",
->>>>>>> merge
     "swa_fast.torch": "torch",
     "swa_fast.keras": "keras",
     "swa_fast.keras.optimizers": "keras",
