@@ -184,8 +184,6 @@ def commands(models: list[Path], folder: Path, mergekit: str | None) -> dict[str
     files = [str(model / "model.safetensors") for model in models]
     out = str(folder / "out.safetensors")
     swa_fast = [sys.executable, "-m", "swa_fast", "merge", *files, "-o", out]
-    if not (Path(__import__("swa_fast").__file__).parent / "__main__.py").exists():
-        swa_fast[2] = "swa_fast.cli"
     found = {"swa-fast merge": swa_fast}
     for name in LOOPS:
         found[name] = [*python, "--loop", name, out, *map(str, models)]

@@ -11,6 +11,7 @@ host's. The two are timed in turn, in rounds; a row has the median of each and t
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -26,6 +27,11 @@ import peers
 from swa_fast.diffusers import EMAModel
 from swa_fast.ema_pytorch import EMA
 from swa_fast.timm import ModelEmaV3
+
+
+def _step(ema: Any, model: Any) -> None:
+    """Make one step of an EMAModel, given the parameters as its users do."""
+    ema.step(model.parameters())
 
 
 def mobilenet() -> Any:
@@ -59,10 +65,10 @@ def pairs(model: Any) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
         our_model = EMAModel(model.parameters(), foreach=foreach)
         name = "diffusers EMAModel" + (", foreach" if foreach else "")
         found[name] = (
-            lambda ema=their_model: ema.step(model.parameters()),
-            lambda ema=our_model: ema.step(model.parameters()),
+            functools.partial(_step, their_model, model),
+            functools.partial(_step, our_model, model),
         )
-    settings = {"update_after_step": 0, "update_every": 1}
+    settings: dict[str, Any] = {"update_after_step": 0, "update_every": 1}
     their_ema, our_ema = peers.ema_pytorch().EMA(model, **settings), EMA(model, **settings)
     found["ema-pytorch EMA"] = (their_ema.update, our_ema.update)
     return found

@@ -127,11 +127,11 @@ def growth(torch: Any, ours: Any) -> Finding:
     rows = []
     for count in COUNTS:
         parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(count)]
-        built, averager = timed(lambda made=parameters: ours.WeightAverager(made))
+        built, averager = timed(functools.partial(ours.WeightAverager, parameters))
         first, _ = timed(averager.update)
         again = min(timed(averager.update)[0] for _ in range(3))
         state = averager.state_dict()
-        loaded, _ = timed(lambda made=averager, saved=state: made.load_state_dict(saved))
+        loaded, _ = timed(functools.partial(averager.load_state_dict, state))
         costs = [f"{1e6 * seconds / count:.2f}" for seconds in (built, first, again, loaded)]
         rows.append([f"{count:,}", *costs])
     headers = ["tensors", "construction", "first update", "update", "load_state_dict"]

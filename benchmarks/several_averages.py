@@ -9,6 +9,7 @@ per element in one pass and 12 K in K passes, 1.20 times as many for K = 2 and 1
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def measure(workload: Workload, seconds: float) -> Iterator[Finding]:
         averager.update()
         apart = [[value.copy() for value in values] for _ in range(k)]
 
-        def one_by_one(lists: list[list[object]] = apart) -> None:
+        def one_by_one(lists: list[list[Any]] = apart) -> None:
             for index, averages in enumerate(lists):
                 swa_fast.lerp_(averages, values, 0.1 - 0.01 * index)
 

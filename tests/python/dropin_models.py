@@ -25,7 +25,8 @@ class Tied(nn.Module):
 
 def model(seed: int = 0, dtype: Any = None) -> Tied:
     torch.manual_seed(seed)
-    return Tied().to(dtype)
+    made: Tied = Tied().to(dtype)
+    return made
 
 
 def train(trained: Any, step: int) -> None:

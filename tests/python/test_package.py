@@ -111,7 +111,7 @@ def test_what_makes_dataclasses_is_imported_when_it_is_asked_for() -> None:
     assert out.stdout.rstrip().endswith(" swa_fast.decays swa_fast.plots False")
     assert set(swa_fast.__all__) <= set(dir(swa_fast))
     with pytest.raises(AttributeError, match="module 'swa_fast' has no attribute 'Averages'"):
-        swa_fast.Averages  # noqa: B018
+        swa_fast.Averages  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_typed_and_licensed() -> None:

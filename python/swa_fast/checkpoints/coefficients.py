@@ -175,7 +175,7 @@ def cosine(count: int) -> list[float]:
 
 
 def minus_sqrt(count: int) -> list[float]:
-    """Return Megatron-LM's ``minus-sqrt``: ``wsm(count, "sqrt")``."""
+    """Return the coefficients that Megatron-LM calls ``minus-sqrt``: ``wsm(count, "sqrt")``."""
     return wsm(count, "sqrt")
 
 

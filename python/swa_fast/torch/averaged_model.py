@@ -71,7 +71,7 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         model: Any,
         device: Any = None,
         avg_fn: Callable[[Any, Any, Any], Any] | None = None,
-        multi_avg_fn: Callable[[Any, Any, Any], None] | None = None,
+        multi_avg_fn: Callable[[Any, Any, Any], None] | Average | None = None,
         use_buffers: bool = False,
     ) -> None:
         """Copies ``model``; the averages start with the first update."""

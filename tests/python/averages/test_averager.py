@@ -47,8 +47,10 @@ def expected_of(average: Average, steps: list[list[Any]], dtypes: list[Any]) -> 
             continue
         weight = average.weight(count, update, update - last)
         a, v = [averages[i] for i in floats], [values[i] for i in floats]
-        call = swa_fast.running_mean_ if isinstance(weight, int) else swa_fast.lerp_
-        call(a, v, weight)  # type: ignore[operator]
+        if isinstance(weight, int):
+            swa_fast.running_mean_(a, v, weight)
+        else:
+            swa_fast.lerp_(a, v, weight)
         averages[3][:] = values[3]
         count, last = count + 1, update
     return averages

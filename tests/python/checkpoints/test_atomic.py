@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,8 @@ def test_fuzz(tmp_path: Path, suffix: str) -> None:
     if suffix == "safetensors":
         write_safetensors(good, random_model(0), {"a": "b"})
     elif suffix == "npz":
-        np.savez(good, **random_model(0))
+        arrays: dict[str, Any] = dict(random_model(0))
+        np.savez(good, **arrays)
     else:
         torch = pytest.importorskip("torch")
         torch.save({k: torch.from_numpy(v) for k, v in random_model(0).items()}, good)

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,16 @@ def refused(paths: list[Path], output: Path, message: str, **options: object) ->
 
 CHANGES: list[tuple[str, Callable[[dict[str, np.ndarray]], object], str]] = [
     ("missing", lambda model: model.pop("layer.bias"), r"'layer.bias', and .*step_3.* has not"),
-    ("more", lambda model: model.update(z=np.float32([1])), r"step_3.* has the tensor 'z'"),
-    ("shape", lambda model: model.update({"layer.bias": np.float32([1])}), r"\(1,\) in .*step_3"),
+    (
+        "more",
+        lambda model: model.update(z=np.array([1], np.float32)),
+        r"step_3.* has the tensor 'z'",
+    ),
+    (
+        "shape",
+        lambda model: model.update({"layer.bias": np.array([1], np.float32)}),
+        r"\(1,\) in .*step_3",
+    ),
     ("dtype", lambda model: model.update({"layer.bias": np.zeros(5)}), "float64 in .*step_3"),
 ]
 
@@ -119,7 +128,7 @@ def test_nonfinite(pair: list[Path], tmp_path: Path) -> None:
 
 
 def test_an_average_beyond_the_dtype(tmp_path: Path) -> None:
-    path = write_safetensors(tmp_path / "a.safetensors", {"x": np.float32([1e6])})
+    path = write_safetensors(tmp_path / "a.safetensors", {"x": np.array([1e6], np.float32)})
     refused([path], tmp_path / "out.safetensors", "beyond the numbers of float16", dtype="float16")
 
 
@@ -188,7 +197,7 @@ def test_an_index_that_is_wrong(tmp_path: Path) -> None:
 
 
 class _Evil:
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch /tmp/swa_fast_was_here",)
 
 

@@ -16,7 +16,7 @@ from swa_fast.checkpoints.inputs import resolve
 
 
 def write(folder: Path, name: str, value: float) -> Path:
-    return write_safetensors(folder / name, {"x": np.float32([value])})
+    return write_safetensors(folder / name, {"x": np.array([value], np.float32)})
 
 
 def value_of(path: Path) -> float:

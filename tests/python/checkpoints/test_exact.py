@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,8 +72,11 @@ def test_conversions_round_once(tmp_path: Path, dtype: str, output: str) -> None
 
 def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
-    models = [
-        {"a": generator.standard_normal(100_003).astype(np.float16), "b": np.float32([1, 2])}
+    models: list[dict[str, Any]] = [
+        {
+            "a": generator.standard_normal(100_003).astype(np.float16),
+            "b": np.array([1, 2], np.float32),
+        }
         for _ in range(3)
     ]
     paths = [
@@ -88,7 +92,9 @@ def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_data_at_odd_places_is_read(tmp_path: Path) -> None:
-    models = [{"u": np.uint8([1]), "x": np.float32([seed, 2, 3])} for seed in range(2)]
+    models: list[dict[str, Any]] = [
+        {"u": np.array([1], np.uint8), "x": np.array([seed, 2, 3], np.float32)} for seed in range(2)
+    ]
     paths = [
         write_safetensors(tmp_path / f"{seed}.safetensors", model)
         for seed, model in enumerate(models)
@@ -113,8 +119,8 @@ def test_boxes_follow_one_another(case: tuple[list[int], int, int]) -> None:
 
 
 def test_coefficient_zero_of_a_nan_is_allowed_only_where_asked(tmp_path: Path) -> None:
-    one = write_safetensors(tmp_path / "a.safetensors", {"x": np.float32([1, 2])})
-    two = write_safetensors(tmp_path / "b.safetensors", {"x": np.float32([np.nan, 2])})
+    one = write_safetensors(tmp_path / "a.safetensors", {"x": np.array([1, 2], np.float32)})
+    two = write_safetensors(tmp_path / "b.safetensors", {"x": np.array([np.nan, 2], np.float32)})
     with pytest.raises(ValueError, match=r"'x' in .*b.safetensors has NaN"):
         merge([one, two], tmp_path / "out.safetensors", weights=[1, 0])
     merge([one, two], tmp_path / "out.safetensors", weights=[1, 0], allow_nonfinite=True)

@@ -137,7 +137,7 @@ class TestTorch:
         lightning = pytest.importorskip("lightning")
         sys.path.insert(0, str(tmp_path))
 
-        class Model(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        class Model(lightning.LightningModule):
             def __init__(self) -> None:
                 super().__init__()
                 self.layer = torch.nn.Linear(2, 1)

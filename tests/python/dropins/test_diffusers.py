@@ -63,7 +63,7 @@ def test_store_copy_to_restore() -> None:
 
 def test_state_dicts_load_in_both_directions() -> None:
     trained = model()
-    settings = {"decay": 0.7, "use_ema_warmup": True, "power": 1.0}
+    settings: dict[str, Any] = {"decay": 0.7, "use_ema_warmup": True, "power": 1.0}
     ours = EMAModel(trained.parameters(), **settings)
     theirs = peers.diffusers_ema()(model(1).parameters())
     other = EMAModel(model(1).parameters())

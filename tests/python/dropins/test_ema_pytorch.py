@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from dropin_models import model, same, train  # noqa: E402
 from swa_fast.ema_pytorch import EMA  # noqa: E402
 
-EARLY = {"update_after_step": 2, "update_every": 1}
+EARLY: dict[str, Any] = {"update_after_step": 2, "update_every": 1}
 SETTINGS: list[dict[str, Any]] = [
     {},
     {**EARLY, "beta": 0.7},

@@ -117,7 +117,8 @@ def test_values_that_cannot_be_read_are_refused_by_name(bad: Any, message: str |
     model[1].weight = nn.Parameter(bad())
     error = TypeError if message is None else ValueError
     message = message or "complex tensors pair with complex tensors only"
-    for update in (lambda: averaged.update_parameters(model), *(a.update for a in averagers)):
+    updates: list[Any] = [lambda: averaged.update_parameters(model)]
+    for update in updates + [a.update for a in averagers]:
         with pytest.raises(error, match=message):
             update()
     assert [p.item() for p in averaged.parameters()] == [0.0, 0.0]
