@@ -9,6 +9,7 @@ A record is what `--json` writes: `schema`, `date`, `device`, `threads`, `second
 from __future__ import annotations
 
 import datetime
+import gc
 import importlib.util
 import os
 import platform
@@ -185,6 +186,7 @@ def _measure(
                     "groups": [group.compare(share, lingering).to_json() for group in groups],
                 }
             )
-            del arena, groups  # before the next model takes its memory
+            del arena, groups, lingering  # before the next model takes its memory
+            gc.collect()
             bar.update()
     return models
