@@ -245,7 +245,14 @@ def test_everything_is_every_script_that_can_run_here(
     everything.main(["--seconds", "0.5", "--json", str(path)])
     assert commands[0] == ("-m", "swa_fast", "bench", "--seconds", "0.5")
     ran = [Path(command[0]).stem for command in commands[1:]]
-    assert ran == ["lists", "call_overhead", "torch_averagers", "tensorflow_snapshots"]
+    assert ran == [
+        "lists",
+        "call_overhead",
+        "prepared_updates",
+        "several_averages",
+        "torch_averagers",
+        "tensorflow_snapshots",
+    ]
     assert all(Path(command[0]).is_file() for command in commands[1:])
     out = capsys.readouterr().out
     assert "keras_steps is left out: keras" in out

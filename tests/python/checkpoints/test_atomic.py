@@ -19,7 +19,7 @@ from checkpoint_tools import leftovers, random_model, read_safetensors, write_sa
 from swa_fast.checkpoints import CheckpointError, merge
 from swa_fast.checkpoints.output import new_output
 
-RUN = [sys.executable, "-m", "swa_fast._cli", "merge"]
+RUN = [sys.executable, "-m", "swa_fast", "merge"]
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:

@@ -15,6 +15,12 @@ from swa_fast.checkpoints import CheckpointError, soup
 from swa_fast.checkpoints.inputs import resolve
 
 
+@pytest.fixture(autouse=True)
+def small_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of the command's own: this one holds whatever other tests have imported."""
+    monkeypatch.setattr("swa_fast.checkpoints.command.anonymous_memory", lambda: 50 << 20)
+
+
 def write(folder: Path, name: str, value: float) -> Path:
     return write_safetensors(folder / name, {"x": np.array([value], np.float32)})
 

@@ -262,6 +262,10 @@ def test_ended_from_outside_it_leaves_the_rows_so_far_and_no_process(machine: Ma
         process.communicate(timeout=60)
     assert process.returncode == 143
     assert list(machine.rows()) == STEPS[: STEPS.index("pytest")]
+    for _ in range(100):  # what was killed is gone when the system has seen to it
+        if not any(map(is_alive, pids)):
+            break
+        time.sleep(0.1)
     assert not any(map(is_alive, pids))
 
 
