@@ -18,7 +18,7 @@ from swa_fast.checkpoints.inputs import resolve
 @pytest.fixture(autouse=True)
 def small_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process of the command's own: this one holds whatever other tests have imported."""
-    monkeypatch.setattr("swa_fast.checkpoints.command.anonymous_memory", lambda: 50 << 20)
+    monkeypatch.setattr("swa_fast.checkpoints.memory.anonymous_memory", lambda: 50 << 20)
 
 
 def write(folder: Path, name: str, value: float) -> Path:
