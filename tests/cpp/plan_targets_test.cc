@@ -27,7 +27,7 @@ Tensor random_tensor(swa_fast::DType dtype, int64_t count, cases::Random& random
   Tensor tensor(dtype, Layout({count}));
   for_each_storage([&](auto storage) {
     using T = typename decltype(storage)::Type;
-    if (kTypes[storage.index] != dtype) return;
+    if (kTypes[storage.index] != dtype || count == 0) return;
     const std::vector<T> elements = cases::random_values<T>(static_cast<size_t>(count), random);
     std::memcpy(tensor.memory.data(), elements.data(), tensor.memory.size());
   });
