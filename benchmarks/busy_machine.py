@@ -12,8 +12,8 @@ threads) or none. One thread, all threads, the number that the call chooses, and
     busy        as many of them as there are CPUs
     workers     as many processes that work for 10 ms and sleep for 10 ms, like a DataLoader's
     training    a second process like the timed one, which takes its turns at the same moments
-    quota       a control group with 1.5 CPUs per 2 CPUs (needs root and a writable cgroup file system)
-    switching   "busy" that stops and goes on every 3 seconds: times of the calls after each change
+    quota       a control group with 3 CPUs' time for every 4 CPUs (needs root and writable cgroups)
+    switching   "busy" that stops and goes on every 3 seconds: the calls after each change (12 s or more)
 
 Prints the mean and the median of the calls in milliseconds. The mean is what training pays.
 """
@@ -33,7 +33,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-
 ELEMENTS = {"0.6 M": 600_000, "5.5 M": 5_500_000, "50 M": 50_000_000}
 STEPS = ("none", "wait", "compute")
 KINDS = ("1 thread", "all threads", "chosen", "torch")
@@ -45,15 +44,15 @@ AFTER_CHANGE = ((0, 5), (5, 20), (20, 100))  # calls, counted from a change
 CPUS = len(os.sched_getaffinity(0))
 
 
-def spin() -> None:
-    """Uses a CPU for ever."""
-    while True:
-        sum(range(10_000))
+def spin(parent: int) -> None:
+    """Uses a CPU as long as the parent process lives."""
+    while os.getppid() == parent:
+        sum(range(100_000))
 
 
-def work_and_sleep() -> None:
-    """Uses half a CPU for ever."""
-    while True:
+def work_and_sleep(parent: int) -> None:
+    """Uses half a CPU as long as the parent process lives."""
+    while os.getppid() == parent:
         end = time.perf_counter() + 0.010
         while time.perf_counter() < end:
             sum(range(1_000))
@@ -103,7 +102,7 @@ def calls(elements: int) -> dict[str, Callable[[], None]]:
 
 
 def measure(elements: int, step_kind: str, seconds: float) -> dict[str, list[float]]:
-    """Times the calls in turns. The turns follow the clock, so two processes are always in the same.
+    """Times the calls in turns. They follow the clock, so two processes are always in the same.
 
     Returns:
         Seconds of every call of each kind.
@@ -154,14 +153,15 @@ def measure_switching(elements: int, step_kind: str, seconds: float) -> dict[str
 
 
 @contextlib.contextmanager
-def others(works: list[Callable[[], None]]) -> Iterator[list[int]]:
+def others(works: list[Callable[[int], None]]) -> Iterator[list[int]]:
     """Runs each function in a process of its own meanwhile."""
-    processes = []
+    parent, processes = os.getpid(), []
     try:
         for work in works:
             child = os.fork()
             if child == 0:
-                work()
+                work(parent)
+                os._exit(0)
             processes.append(child)
         yield processes
     finally:
@@ -177,9 +177,12 @@ def quota_group() -> Iterator[Path]:
     Raises:
         OSError: it cannot be made here.
     """
-    root = Path("/sys/fs/cgroup")
-    first = root / "cpu" if (root / "cpu").is_dir() else root
-    group = first / f"swa_fast_{os.getpid()}"
+    parent = Path("/sys/fs/cgroup")
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, own = line.split(":", 2)
+        if "cpu" in controllers.split(","):  # version 1: below the group that this process is in
+            parent = parent / "cpu" / own.lstrip("/")
+    group = parent / f"swa_fast_{os.getpid()}"
     group.mkdir()
     try:
         quota, period = 75_000 * CPUS, 100_000
@@ -253,7 +256,8 @@ def main() -> None:
                     print(f"not measured: {error}")
                     continue
                 if model == options.models[0] and step == options.steps[0]:
-                    print("| elements, step |", " | ".join([*times, "chosen / better"]), "|")
+                    last = ["chosen / better"] if "chosen" in times else []
+                    print("| elements, step |", " | ".join([*times, *last]), "|")
                 print(f"| {model}, {step} |", " | ".join(cells(times)), "|", flush=True)
 
 
