@@ -13,7 +13,7 @@ threads) or none. One thread, all threads, the number that the call chooses, and
     workers     as many processes that work for 10 ms and sleep for 10 ms, like a DataLoader's
     training    a second process like the timed one, which takes its turns at the same moments
     quota       a control group with 3 CPUs' time for every 4 CPUs (needs root and writable cgroups)
-    switching   "busy" that stops and goes on every 3 seconds: the calls after each change (12 s or more)
+    switching   "busy" that stops and goes on every 3 seconds; --seconds 12 or more
 
 Prints the mean and the median of the calls in milliseconds. The mean is what training pays.
 """
