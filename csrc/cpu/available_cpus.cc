@@ -11,8 +11,11 @@ namespace swa_fast::cpu {
 namespace {
 
 // Seconds from one reading to the next. Idle time is counted in steps of 10 ms: over this time the
-// number of CPUs is right to a tenth. A reading takes 5 us.
+// number of CPUs is right to a tenth.
 constexpr double kWindow = 0.1;
+
+// Share of a reading's time in the mean.
+constexpr double kNewShare = 0.25;
 
 double wall_seconds() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -49,25 +52,36 @@ double cpus_available(const CpuTimes& from, const CpuTimes& to) {
 }
 
 double AvailableCpus::latest() {
-  if (claimed_.test_and_set(std::memory_order_acquire)) {
-    return latest_.load(std::memory_order_relaxed);
+  if (!claimed_.test_and_set(std::memory_order_acquire)) {
+    const bool due =
+        forgotten_.load(std::memory_order_relaxed) || wall_seconds() - start_.wall >= kWindow;
+    if (due && paid_.load(std::memory_order_relaxed) >= price_) read();
+    claimed_.clear(std::memory_order_release);
   }
-  const bool restarts = forgotten_.exchange(false, std::memory_order_relaxed);
-  if (restarts || wall_seconds() - start_.wall >= kWindow) {
-    CpuTimes now = {};
-    const bool known = read_cpu_times(&now);
-    const bool complete = known && known_ && !restarts;
-    latest_.store(complete ? cpus_available(start_, now) : 0, std::memory_order_relaxed);
-    start_ = now;
-    known_ = known;
-  }
-  claimed_.clear(std::memory_order_release);
   return latest_.load(std::memory_order_relaxed);
+}
+
+void AvailableCpus::read() {
+  const bool restarts = forgotten_.exchange(false, std::memory_order_relaxed);
+  const double begin = wall_seconds();
+  CpuTimes now = {};
+  const bool known = read_cpu_times(&now);
+  const bool complete = known && known_ && !restarts;
+  latest_.store(complete ? cpus_available(start_, now) : 0, std::memory_order_relaxed);
+  start_ = now;
+  known_ = known;
+  paid_.store(0, std::memory_order_relaxed);
+  price_ += (wall_seconds() - begin - price_) * kNewShare;
 }
 
 void AvailableCpus::forget() {
   latest_.store(0, std::memory_order_relaxed);
   forgotten_.store(true, std::memory_order_relaxed);
+}
+
+// Two callers at one moment may pay once: nothing depends on the last microsecond.
+void AvailableCpus::pay(double seconds) {
+  paid_.store(paid_.load(std::memory_order_relaxed) + seconds, std::memory_order_relaxed);
 }
 
 }  // namespace swa_fast::cpu

@@ -23,6 +23,9 @@ bool read_cpu_times(CpuTimes* times, const std::string& root = "");
 double cpus_available(const CpuTimes& from, const CpuTimes& to);
 
 // The latest such number, renewed from time to time. Callers may use it at once: nobody waits.
+//
+// A reading takes 5 us, but where the CPUs are busy it is also an occasion for the system to give
+// this one to somebody else, for milliseconds. So readings have to be paid for.
 class AvailableCpus {
  public:
   // The mean over the last 0.1 s or more; 0 while that is not known.
@@ -31,12 +34,20 @@ class AvailableCpus {
   // Says that what was before now does not count any more.
   void forget();
 
+  // Allows readings to take so many seconds. The next one waits until as much as one takes is
+  // there.
+  void pay(double seconds);
+
  private:
+  void read();
+
   std::atomic_flag claimed_ = ATOMIC_FLAG_INIT;  // by the caller that renews it
   std::atomic<double> latest_{0};
+  std::atomic<double> paid_{0};  // since the last reading
   std::atomic<bool> forgotten_{true};
   CpuTimes start_{};
   bool known_ = false;  // whether `start_` could be read
+  double price_ = 0;    // mean seconds of recent readings
 };
 
 }  // namespace swa_fast::cpu

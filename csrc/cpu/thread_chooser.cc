@@ -7,7 +7,11 @@ namespace {
 
 // Share of a new time in the mean: one call that waits for a CPU counts at once, a few percent of
 // noise do not.
-constexpr double kNewShare = 0.25;
+constexpr double kNewShare = 0.15;
+
+// Two rungs that differ by less are equal, and calls stay on the upper one: a change of the number
+// of threads has a price that other users of the OpenMP runtime pay.
+constexpr double kMargin = 1.1;
 
 // A mean that has grown to this many times the best is reason to look at one thread.
 constexpr double kUnusual = 1.5;
@@ -53,7 +57,6 @@ size_t ThreadChooser::class_of(int64_t bytes) {
 bool ThreadChooser::SizeClass::may_try(int next, bool cpus_are_free) {
   if (spent == 0) return false;  // the first call on the present rung is still to come
   const Rung& above = at(next);
-  if (above.mean > 0 && above.mean < at(next - 1).mean) return true;
   // 0, 1, 3, 7 times the loss: CPUs that seem free may be out of this process's reach.
   const double doubled = (1 << std::min(above.misled, 8)) - 1;
   return spent >= above.loss * (cpus_are_free ? std::min(doubled, kPatience) : kPatience);
@@ -62,17 +65,15 @@ bool ThreadChooser::SizeClass::may_try(int next, bool cpus_are_free) {
 void ThreadChooser::SizeClass::step_to(int next) {
   rung.store(next, std::memory_order_relaxed);
   kind = kStay;
-  renew = true;
+  renew = false;
   gain = spent = 0;
 }
 
 void ThreadChooser::SizeClass::step_up(int next, bool cpus_are_free) {
-  // The rungs above the next were last tried when even that one was worse than this: what they lost
-  // then says nothing now.
-  for (int above = next + 1; above < kRungs; ++above) at(above).loss = 0;
   at(next).best = 0;
   step_to(next);
   kind = cpus_are_free ? kTryOfFreeCpus : kTry;
+  renew = true;
 }
 
 void ThreadChooser::SizeClass::step_down(int from) {
@@ -82,9 +83,15 @@ void ThreadChooser::SizeClass::step_down(int from) {
   // What has saved time until now is tried again after one call: this one may be an accident.
   left.loss = failed ? -gain : 0;
   left.misled = failed ? left.misled + (kind == kTryOfFreeCpus ? 1 : 0) : 0;
-  // A try that failed returns to a rung that was good a moment ago. Else nothing is known of now.
-  const bool to_ground = !(tried && failed) && left.mean > at(0).mean;
-  step_to(to_ground ? 0 : from - 1);
+  if ((tried && failed) || left.mean <= at(0).mean) {
+    step_to(from - 1);
+    return;
+  }
+  // What was known of all rungs is outdated: calls climb from the ground.
+  for (int other = 1; other < kRungs; ++other) {
+    if (other != from) at(other).loss = 0;
+  }
+  step_to(0);
 }
 
 void ThreadChooser::SizeClass::look(int from, int to) {
@@ -92,6 +99,7 @@ void ThreadChooser::SizeClass::look(int from, int to) {
   since_look = 0;
   step_to(to);
   kind = kLook;
+  renew = true;
   looked_from = from;
 }
 
@@ -110,9 +118,8 @@ void ThreadChooser::SizeClass::remember(int on, double bytes, double seconds) {
 bool ThreadChooser::SizeClass::end_look(int on, double bytes) {
   const double above = at(looked_from).mean;
   kind = kStay;
-  if (above < at(on).mean) {
+  if (above <= kMargin * at(on).mean) {
     step_to(looked_from);
-    renew = false;
     return false;
   }
   at(on + 1).loss = (above - at(on).mean) * bytes;
@@ -121,7 +128,7 @@ bool ThreadChooser::SizeClass::end_look(int on, double bytes) {
 
 bool ThreadChooser::SizeClass::is_too_slow(int on) {
   const auto slower_than = [&](const Rung& rung) {
-    return rung.mean > 0 && at(on).mean > rung.mean;
+    return rung.mean > 0 && at(on).mean > kMargin * rung.mean;
   };
   return on > 0 && (slower_than(at(on - 1)) || slower_than(at(0)));
 }

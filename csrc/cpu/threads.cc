@@ -24,6 +24,9 @@ constexpr int64_t kMinBytesPerThread = 1024 * 1024;
 
 std::atomic<int> requested_threads{0};
 
+// Of the time that calls take, for looking after free CPUs.
+constexpr double kShareForReadings = 0.05;
+
 ThreadChooser chooser;
 AvailableCpus available_cpus;
 
@@ -83,7 +86,9 @@ CallThreads::CallThreads(int64_t bytes)
 
 CallThreads::~CallThreads() {
   if (!learns_) return;
-  if (chooser.note(bytes_, most_, count_, seconds_now() - start_)) available_cpus.forget();
+  const double seconds = seconds_now() - start_;
+  if (chooser.note(bytes_, most_, count_, seconds)) available_cpus.forget();
+  available_cpus.pay(seconds * kShareForReadings);
 }
 
 int threads_within_quota(int offered, bool user_chose, int quota) {

@@ -160,7 +160,11 @@ Example:
 
 inline constexpr const char* kSetNumThreads = R"(set_num_threads(n)
 
-Sets how many threads a call may use, for the whole process.
+Sets how many threads a large call uses, for the whole process.
+
+By default a call takes up to OpenMP's number, and fewer where the last calls of its size took less time
+on fewer, as on a machine that other programs keep busy. A number that was set is not reduced. Results
+do not depend on it.
 
 Args:
     n: 1 to 4096, or None to return to the default: OpenMP's number (OMP_NUM_THREADS, the CPU
@@ -173,7 +177,8 @@ Raises:
 
 inline constexpr const char* kGetNumThreads = R"(get_num_threads()
 
-Returns how many threads a large call from this thread would use.
+Returns how many threads a large call from this thread may use. By default it can take fewer: see
+``set_num_threads``.
 
 1 in a forked child, where OpenMP's threads do not exist, and inside an OpenMP parallel region.
 )";

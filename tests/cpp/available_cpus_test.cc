@@ -86,7 +86,9 @@ TEST(own_time_counts_all_threads) {
 // However busy the machine is: no less than this process had itself.
 TEST(it_is_known_after_a_while_and_until_it_is_forgotten) {
   AvailableCpus available;
+  available.pay(1000);
   CHECK_EQ(available.latest(), 0.0);
+  available.pay(1000);
   CHECK_EQ(available.latest(), 0.0);
   spin(0.15);
   CpuTimes times = {};
@@ -94,10 +96,24 @@ TEST(it_is_known_after_a_while_and_until_it_is_forgotten) {
   const double latest = available.latest();
   CHECK_EQ(latest > 0, can_be_known);
   CHECK_EQ(available.latest(), latest);
+  available.pay(1000);
   available.forget();
   CHECK_EQ(available.latest(), 0.0);
+  available.pay(1000);
   spin(0.15);
   CHECK_EQ(available.latest() > 0, can_be_known);
+}
+
+TEST(readings_wait_until_they_are_paid_for) {
+  AvailableCpus available;
+  available.latest();  // the first is free: what one takes is not known before
+  spin(0.15);
+  CHECK_EQ(available.latest(), 0.0);
+  available.pay(1e-12);
+  CHECK_EQ(available.latest(), 0.0);
+  available.pay(1000);
+  CpuTimes times = {};
+  CHECK_EQ(available.latest() > 0, read_cpu_times(&times));
 }
 
 TEST(many_callers_at_once) {
@@ -109,6 +125,7 @@ TEST(many_callers_at_once) {
       for (const double end = seconds_now() + 0.3; seconds_now() < end;) {
         const double latest = available.latest();
         if (!(latest >= 0 && latest < 10000)) ++wrong[caller];
+        available.pay(1e-4);
         if (caller == 0) available.forget();
       }
     });

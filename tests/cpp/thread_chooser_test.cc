@@ -228,6 +228,23 @@ TEST(many_threads_leap_to_the_ground_and_climb_one_rung_a_call) {
   CHECK_WITH(up <= 10, std::to_string(up));
 }
 
+TEST(what_a_try_lost_long_ago_does_not_delay_a_climb_from_the_ground) {
+  Machine half, busy, idle;
+  for (Machine* machine : {&half, &busy, &idle}) {
+    machine->cpus = 8;
+    machine->most_useful = 7;
+    machine->one_thread = 3;
+    machine->says_free = false;
+  }
+  half.busy = 4;
+  busy.busy = 8;
+  Process process;
+  process.run(half, 1000);
+  process.run(busy, 300);
+  process.calls_until(4, idle);
+  CHECK(process.calls_until(8, idle) <= 3);
+}
+
 // Elsewhere than on Linux, or where /proc is hidden. The time that calls take is what counts: ten
 // times the loss of one try.
 TEST(without_knowing_free_cpus_it_goes_up_after_ten_losses) {
