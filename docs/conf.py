@@ -14,7 +14,11 @@ release = version = _version("swa-fast")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["plots"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(torch|keras|tf_keras|np|os|optional|collections)\b.*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|keras|tf_keras|np|os|optional|collections)\b.*"),
+    # Entries of a report, described where it is.
+    ("py:class", r"swa_fast\.checkpoints\.soups\.Trial"),
+]
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]

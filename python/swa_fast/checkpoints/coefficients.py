@@ -196,7 +196,7 @@ class Power:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know about it: nothing, or a sentence for each limit passed."""
+        """Sentences that a user should know: one for each limit that was passed, maybe none."""
         found = []
         if self.error > ERROR_LIMIT:
             found.append(
