@@ -196,7 +196,7 @@ class Power:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences that a user should know: one for each limit that was passed, maybe none."""
+        """Sentences that a user should know, one for each limit that was passed."""
         found = []
         if self.error > ERROR_LIMIT:
             found.append(
