@@ -16,11 +16,14 @@ std::vector<Weight> exact_weights(const std::vector<double>& weights) {
   return all;
 }
 
-void require_cpu(const Pair& pair) {
-  if (pair.dst().device.type == DeviceType::kCpu) return;
-  throw_runtime_error(pair.dst_name() + " is on " + device_name(pair.dst().device) +
-                          ": combine_ works in CPU memory; move the tensors there first",
-                      pair.refusal("device"));
+void check_number_of_sources(const Pair& pair, size_t number) {
+  std::string reason;
+  const int most = cuda::most_sources(*cuda::backend(&reason));  // was there a moment ago
+  if (number <= static_cast<size_t>(most)) return;
+  throw_value_error("sources has " + std::to_string(number) + " lists, and " + pair.dst_name() +
+                        " is on " + device_name(pair.dst().device) +
+                        ", where a sum takes at most " + std::to_string(most),
+                    pair.refusal("sources"));
 }
 
 Range range_of(const Buffer& buffer, size_t index, size_t side) {
@@ -33,12 +36,12 @@ Range range_of(const Buffer& buffer, size_t index, size_t side) {
 
 Combine::Combine(const char* outputs_name, const std::vector<Buffer>& outputs,
                  const std::vector<SourceList>& sources, const std::vector<double>& weights)
-    : launch_(exact_weights(weights)) {
+    : cpu_(exact_weights(weights)), cuda_(weights) {
   std::vector<Range> written, read;
   for (const SourceList& source : sources) {
     check_lengths({outputs_name, source.name.c_str(), outputs, source.buffers});
   }
-  std::vector<cpu::Term> terms(sources.size());
+  std::vector<Term> terms(sources.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     Work work = {};
     for (size_t k = 0; k < sources.size(); ++k) {
@@ -47,14 +50,20 @@ Combine::Combine(const char* outputs_name, const std::vector<Buffer>& outputs,
       const Pair pair{lists, i};
       check_pair(Op::kLerp, pair);
       work = find_work(Op::kLerp, pair);
-      require_cpu(pair);
+      const bool on_cuda = pair.dst().device.type == DeviceType::kCuda;
+      if (k == 0 && on_cuda) check_number_of_sources(pair, sources.size());
       check_alignment(work, pair);
       terms[k] = {static_cast<const char*>(pair.src().data), work.src};
       if (pair.src().numel > 0) read.push_back(range_of(pair.src(), i, k + 1));
     }
     if (outputs[i].numel == 0) continue;
     written.push_back(range_of(outputs[i], i, 0));
-    launch_.add(outputs[i].data, work.dst, outputs[i].numel * work.per_element, terms);
+    const int64_t count = outputs[i].numel * work.per_element;
+    if (outputs[i].device.type == DeviceType::kCuda) {
+      cuda_.add(outputs[i].device.index, outputs[i].data, work.dst, count, terms);
+    } else {
+      cpu_.add(outputs[i].data, work.dst, count, terms);
+    }
   }
   check_overlap(std::move(written), read, [&](const Range& range) {
     const bool is_output = range.side == 0;
@@ -63,9 +72,10 @@ Combine::Combine(const char* outputs_name, const std::vector<Buffer>& outputs,
   });
 }
 
-void Combine::run() const {
-  const cpu::CallThreads threads(launch_.bytes());
-  launch_.run(threads.count());
+void Combine::run(const cuda::Streams& streams) const {
+  cuda_.run(streams);
+  const cpu::CallThreads threads(cpu_.bytes());
+  cpu_.run(threads.count());
 }
 
 }  // namespace swa_fast

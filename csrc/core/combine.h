@@ -6,6 +6,7 @@
 #include "core/buffer.h"
 #include "core/overlap.h"
 #include "cpu/combine.h"
+#include "cuda/combine.h"
 
 namespace swa_fast {
 
@@ -24,11 +25,14 @@ class Combine {
   Combine(const char* outputs_name, const std::vector<Buffer>& outputs,
           const std::vector<SourceList>& sources, const std::vector<double>& weights);
 
-  // Needs no interpreter lock, and throws nothing.
-  void run() const;
+  // Does the work: on the CPU before it returns, on CUDA devices in the order of their streams.
+  // Call it without the interpreter lock. Throws RuntimeError if CUDA refuses a launch; nothing
+  // else can fail.
+  void run(const cuda::Streams& streams = {}) const;
 
  private:
-  cpu::CombineLaunch launch_;
+  cpu::CombineLaunch cpu_;
+  cuda::CombineLaunch cuda_;
 };
 
 }  // namespace swa_fast

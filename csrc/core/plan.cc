@@ -185,7 +185,7 @@ void Plan::add_pair(Op op, const Pair& pair, const Targets& target, bool follows
   if (on_cuda) {
     const CudaWork device = cuda_work(op, work, pair);
     cuda_.add(device.kernels, pair.dst().device.index, pair.dst().data, pair.src().data,
-              device.count, target.average, follows);
+              device.count, target.average, follows, starts);
     return;
   }
   const CpuKernels kernels = cpu_kernels(op, work);
@@ -199,6 +199,7 @@ void Plan::prepare() {
   check_overlap(kept_ ? written_ : std::move(written_), read_,
                 [this](const Range& range) { return name_of(range); });
   cpu_.finish();
+  cuda_.finish();
 }
 
 std::string Plan::name_of(const Range& range) const {
@@ -226,8 +227,10 @@ bool Plan::rebind(const std::vector<Buffer>& values) {
   const auto address = [&](size_t i) { return reinterpret_cast<uintptr_t>(values[i].data); };
   for (const Place& place : places_) {
     const auto alignment = static_cast<uintptr_t>(place.work.src_alignment);
-    const uintptr_t data = place.reads_value ? address(place.value) : alignment;
-    if (data == 0 || data % alignment != 0) return false;
+    if (!place.reads_value) continue;
+    void* const data = values[place.value].data;
+    if (data == nullptr || address(place.value) % alignment != 0) return false;
+    if (place.on_cuda && !cuda_.suits(place.at, data)) return false;  // a kernel for wider units
   }
   // The new ranges are checked before anything is taken over. Those that are read stand in the
   // order of the places that read a value.
@@ -243,18 +246,19 @@ bool Plan::rebind(const std::vector<Buffer>& values) {
   for (const Place& place : places_) {
     if (!place.reads_value) continue;
     void* const data = values[place.value].data;
-    if (!place.on_cuda) {
+    if (place.on_cuda) {
+      cuda_.set_source(place.at, data);
+    } else {
       cpu_.at(place.at).src = static_cast<char*>(data);
-    } else if (!cuda_.set_source(place.at, data)) {
-      return false;  // its kernel was chosen for another alignment
     }
   }
+  cuda_.finish();
   read_.swap(read);
   for (size_t i = 0; i < values.size(); ++i) values_.move(i, values[i].data);
   return true;
 }
 
-void Plan::run(const Action* actions, const cuda::Streams& streams) const {
+void Plan::run(const Action* actions, const cuda::Streams& streams) {
   cuda_.run(actions, streams);
   const cpu::CallThreads threads(cpu_.bytes(actions));
   cpu_.run(actions, threads.count());

@@ -64,9 +64,9 @@ class Plan {
   bool empty() const { return cpu_.empty() && cuda_.empty(); }
 
   // Does the work, by the action of each average: on the CPU before it returns, on CUDA devices in
-  // the order of their streams. Call it without the interpreter lock. Throws RuntimeError if CUDA
-  // refuses a launch; nothing else can fail.
-  void run(const Action* actions, const cuda::Streams& streams = {}) const;
+  // the order of their streams. Call it without the interpreter lock, and from one thread at a
+  // time. Throws RuntimeError if CUDA refuses a launch; nothing else can fail.
+  void run(const Action* actions, const cuda::Streams& streams = {});
 
  private:
   // A pair, found again when its value moves.

@@ -5,16 +5,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/dtype.h"
+#include "core/term.h"
 #include "cpu/kernel.h"
 
 namespace swa_fast::cpu {
-
-// A source of one output.
-struct Term {
-  const char* data;
-  StorageType storage;
-};
 
 class CombineLaunch {
  public:

@@ -2,6 +2,8 @@
 
 #include <atomic>
 
+#include "cuda/table.h"
+
 namespace swa_fast::cuda {
 namespace {
 
@@ -27,7 +29,7 @@ Info info() {
   describe(&all);
   if (const Backend* const usable = backend(&all.reason)) {
     all.reason.clear();
-    all.max_pairs = usable->max_pairs;
+    all.max_pairs = table_rows(usable->arguments, 1);
   }
   return all;
 }

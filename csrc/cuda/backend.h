@@ -1,6 +1,7 @@
 // The CUDA runtime as the rest of the core sees it, or the reason why it cannot be used.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -12,7 +13,7 @@ namespace swa_fast::cuda {
 // Functions on devices and streams; those that return int give a cudaError_t, 0 for success.
 struct Backend {
   const KernelTable* kernels;
-  int max_pairs;  // per launch: kLargeCapacity, or kSmallCapacity on old drivers
+  size_t arguments;  // bytes that a kernel takes: kLargeArguments, or kSmallArguments
 
   // Makes the primary context of a device current for this thread, and undoes it. Nothing else
   // that this or another library set is changed. Every successful enter needs a leave.
@@ -47,7 +48,7 @@ struct Info {
   std::vector<std::string> architectures;  // "75", ..., "120", "120-virtual"
   std::string driver;                      // newest CUDA version that the driver knows, or ""
   std::vector<DeviceInfo> devices;
-  int max_pairs;       // per launch; 0 if nothing can run
+  int max_pairs;       // pairs of an average and its value per launch; 0 if nothing can run
   std::string reason;  // why nothing can run, or ""
 };
 

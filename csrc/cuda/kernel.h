@@ -8,15 +8,15 @@
 namespace swa_fast::cuda {
 
 // Queues one kernel with `blocks` blocks of kThreads on a stream of the current device. `table` is
-// a PairTable of the launcher's capacity. Returns a cudaError_t, 0 for success.
+// its argument, which is copied. Returns a cudaError_t, 0 for success.
 using Launcher = int (*)(const void* table, uint32_t blocks, void* stream);
 
 struct Kernel {
   const char* name;
   int dst_size;  // bytes per element
   int src_size;
-  Launcher small;  // tables of kSmallCapacity
-  Launcher large;  // tables of kLargeCapacity
+  Launcher small;  // tables of kSmallArguments
+  Launcher large;  // tables of kLargeArguments
 };
 
 // Sizes of the units that bits are moved in: 1, 2, 4 and 8 bytes.
@@ -32,6 +32,8 @@ struct KernelTable {
   // By binary logarithm of the unit's size.
   Kernel copy[kNumUnits];
   Kernel swap[kNumUnits];
+  // Weighted sums of any sources, by storage of the output; src_size says nothing.
+  Kernel combine[kNumStorageTypes];
 };
 
 }  // namespace swa_fast::cuda

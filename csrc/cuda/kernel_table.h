@@ -7,11 +7,11 @@
 
 namespace swa_fast::cuda {
 
-// Launch<Op, capacity>::run is the Launcher of an operation.
-template <template <class Op, int kCapacity> class Launch, class Op>
+// Launch<Op, bytes of arguments>::run is the Launcher of an operation.
+template <template <class Op, size_t kArguments> class Launch, class Op>
 Kernel make_kernel(const char* name) {
-  return {name, sizeof(typename Op::Dst), sizeof(typename Op::Src), Launch<Op, kSmallCapacity>::run,
-          Launch<Op, kLargeCapacity>::run};
+  return {name, sizeof(typename Op::Dst), sizeof(typename Op::Src),
+          Launch<Op, kSmallArguments>::run, Launch<Op, kLargeArguments>::run};
 }
 
 // The unsigned integer of a size in bytes, in which bits are moved.
@@ -20,7 +20,7 @@ using UnitOf = std::conditional_t<
     kSize == 8, uint64_t,
     std::conditional_t<kSize == 4, uint32_t, std::conditional_t<kSize == 2, uint16_t, uint8_t>>>;
 
-template <template <class Op, int kCapacity> class Launch, class Dst, class Src>
+template <template <class Op, size_t kArguments> class Launch, class Dst, class Src>
 void fill_pair(KernelTable* table, int row, int column) {
   table->lerp[row][column] = make_kernel<Launch, LerpOp<Dst, Src>>("lerp");
   table->tfa_mean[row][column] = make_kernel<Launch, TfaMeanOp<Dst, Src>>("tfa_mean");
@@ -31,13 +31,13 @@ void fill_pair(KernelTable* table, int row, int column) {
   }
 }
 
-template <template <class Op, int kCapacity> class Launch, class Dst, class... Src>
+template <template <class Op, size_t kArguments> class Launch, class Dst, class... Src>
 void fill_row(KernelTable* table, int row, TypeList<Src...>) {
   int column = 0;
   (fill_pair<Launch, Dst, Src>(table, row, column++), ...);
 }
 
-template <template <class Op, int kCapacity> class Launch, class... Unit>
+template <template <class Op, size_t kArguments> class Launch, class... Unit>
 void fill_units(KernelTable* table, TypeList<Unit...>) {
   int unit = 0;
   ((table->copy[unit] = make_kernel<Launch, CopyOp<Unit>>("copy"),
@@ -45,11 +45,17 @@ void fill_units(KernelTable* table, TypeList<Unit...>) {
    ...);
 }
 
-template <template <class Op, int kCapacity> class Launch, class... Dst>
+// SumLaunch<type of the output, bytes of arguments>::run is the Launcher of a weighted sum.
+template <template <class Op, size_t kArguments> class Launch,
+          template <class Dst, size_t kArguments> class SumLaunch, class... Dst>
 KernelTable make_kernel_table(TypeList<Dst...> types) {
   KernelTable table = {};
   int row = 0;
   (fill_row<Launch, Dst>(&table, row++, types), ...);
+  row = 0;
+  ((table.combine[row++] = {"combine", sizeof(Dst), 0, SumLaunch<Dst, kSmallArguments>::run,
+                            SumLaunch<Dst, kLargeArguments>::run}),
+   ...);
   fill_units<Launch>(&table, TypeList<uint8_t, uint16_t, uint32_t, uint64_t>{});
   return table;
 }

@@ -1,6 +1,7 @@
 // The kernels. No tensor, no Python, no exception: a table of raw pointers and a stream.
 #include <cuda_runtime.h>
 
+#include "cuda/combine_thread.h"
 #include "cuda/device_kernels.h"
 #include "cuda/kernel_table.h"
 #include "cuda/thread.h"
@@ -8,17 +9,32 @@
 namespace swa_fast::cuda {
 namespace {
 
-template <class Op, int kCapacity>
+template <class Op, size_t kArguments>
 __global__ void __launch_bounds__(kThreads)
-    pairs_kernel(const __grid_constant__ PairTable<kCapacity> table) {
+    rows_kernel(const __grid_constant__ Table<kArguments> table) {
   run_thread<Op>(table, blockIdx.x, static_cast<int>(threadIdx.x));
 }
 
-template <class Op, int kCapacity>
+template <class Op, size_t kArguments>
 struct DeviceLaunch {
   static int run(const void* table, uint32_t blocks, void* stream) {
-    pairs_kernel<Op, kCapacity><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-        *static_cast<const PairTable<kCapacity>*>(table));
+    rows_kernel<Op, kArguments><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+        *static_cast<const Table<kArguments>*>(table));
+    return cudaGetLastError();
+  }
+};
+
+template <class Dst, size_t kArguments>
+__global__ void __launch_bounds__(kThreads)
+    sum_kernel(const __grid_constant__ SumTable<kArguments> table) {
+  run_sum_thread<Dst>(table, blockIdx.x, static_cast<int>(threadIdx.x));
+}
+
+template <class Dst, size_t kArguments>
+struct DeviceSumLaunch {
+  static int run(const void* table, uint32_t blocks, void* stream) {
+    sum_kernel<Dst, kArguments><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+        *static_cast<const SumTable<kArguments>*>(table));
     return cudaGetLastError();
   }
 };
@@ -26,7 +42,7 @@ struct DeviceLaunch {
 }  // namespace
 
 const KernelTable& device_kernels() {
-  static const KernelTable table = make_kernel_table<DeviceLaunch>(StorageTypes{});
+  static const KernelTable table = make_kernel_table<DeviceLaunch, DeviceSumLaunch>(StorageTypes{});
   return table;
 }
 

@@ -1,203 +1,164 @@
 #include "cuda/launch.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 
-#include "core/error.h"
+#include "cuda/device.h"
 #include "cuda/table.h"
 
 namespace swa_fast::cuda {
 namespace {
 
-// A grid of this many blocks keeps the largest GPUs (under 200 multiprocessors of 4 to 8 blocks)
-// busy for several rounds; beyond it, blocks take longer chunks, up to kMaxTiles, so that fewer of
-// them look for their pair. Not measured: see docs/cuda.md.
-constexpr int64_t kEnoughBlocks = 8192;
-constexpr int64_t kMaxTiles = 8;
+constexpr size_t kHeaderWords = sizeof(Header) / 8;
 
-// Pairs with more elements are cut, so that the numbers of chunks fit into 32 bits. A multiple of
-// every tile.
-constexpr int64_t kMaxEntry = int64_t{1} << 40;
-
-// Largest grid in x.
-constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;
-
-[[noreturn]] void fail(const Backend& backend, int error, const std::string& operation) {
-  throw_runtime_error(operation + " failed: " + backend.error_text(error));
-}
-
-// Makes a device current while alive.
-class DeviceGuard {
- public:
-  DeviceGuard(const Backend& backend, int device) : backend_(backend) {
-    const int error = backend.enter(device);
-    if (error != 0)
-      fail(backend, error, "making device cuda:" + std::to_string(device) + " current");
-  }
-  ~DeviceGuard() { backend_.leave(); }
-  DeviceGuard(const DeviceGuard&) = delete;
-  DeviceGuard& operator=(const DeviceGuard&) = delete;
-
- private:
-  const Backend& backend_;
-};
-
-// A table being filled, and the number of its chunks.
-template <int kCapacity>
-struct Filling {
-  PairTable<kCapacity> table;
-  int64_t chunks;
-
-  bool takes(int64_t more) const { return table.pairs < kCapacity && chunks + more <= kMaxBlocks; }
-  void add(void* dst, void* src, int64_t count, int64_t more) {
-    const int i = table.pairs++;
-    table.dst[i] = dst;
-    table.src[i] = src;
-    table.count[i] = count;
-    table.first_chunk[i] = static_cast<uint32_t>(chunks);
-    chunks += more;
-  }
-};
+int width_of(const Kernel& kernel) { return vector_width(kernel.dst_size, kernel.src_size); }
 
 }  // namespace
 
-Streams::Choice Streams::of(int device) const {
-  for (const Choice& choice : choices_) {
-    if (choice.device == device) return choice;
-  }
-  return {device, kLegacyStream, true};
+bool Launch::Kind::operator==(const Kind& other) const {
+  return kernels == other.kernels && device == other.device && follows == other.follows &&
+         targets == other.targets &&
+         std::equal(average.begin(), average.begin() + targets, other.average.begin());
 }
 
-bool Launch::Group::is_due(const Action* actions) const {
-  const Action::Kind kind = actions[average].kind;
-  return kind != Action::kNothing && (follows || kind != Action::kKeep);
+bool Launch::Kind::is_due(const Action* actions) const {
+  return std::any_of(average.begin(), average.begin() + targets, [&](int index) {
+    const Action::Kind kind = actions[index].kind;
+    return kind != Action::kNothing && (follows || kind != Action::kKeep);
+  });
 }
 
 void Launch::add(const Kernels& kernels, int device, void* dst, void* src, int64_t count,
-                 int average, bool follows) {
-  const auto serves = [&](const Group& g) {
-    return g.kernels.blend == kernels.blend && g.device == device && g.average == average &&
-           g.follows == follows;
-  };
-  // Pairs mostly come in runs that one group takes.
-  size_t index = pairs_.empty() ? 0 : pairs_.back().group;
-  if (index >= groups_.size() || !serves(groups_[index])) {
-    const auto found = std::find_if(groups_.begin(), groups_.end(), serves);
-    index = static_cast<size_t>(found - groups_.begin());
-    if (found == groups_.end()) groups_.push_back({kernels, device, average, follows, {}, 0});
-  }
-  Group& group = groups_[index];
-  const Kernel& kernel = *kernels.blend;
-  const auto first = static_cast<uint32_t>(group.entries.size());
-  const int64_t tile = tile_positions(kernel.dst_size, kernel.src_size);
-  for (int64_t done = 0; done < count; done += kMaxEntry) {
-    const int64_t part = std::min(count - done, kMaxEntry);
-    group.entries.push_back({static_cast<char*>(dst) + done * kernel.dst_size,
-                             static_cast<char*>(src) + done * kernel.src_size, part});
-    group.tiles += (part + tile - 1) / tile;
-  }
-  pairs_.push_back(
-      {static_cast<uint32_t>(index), first, static_cast<uint32_t>(group.entries.size()) - first});
-}
-
-bool Launch::set_source(size_t index, void* src) {
-  const Place& place = pairs_[index];
-  Group& group = groups_[place.group];
-  const auto size = static_cast<uintptr_t>(group.kernels.blend->src_size);
-  if (reinterpret_cast<uintptr_t>(src) % size != 0) return false;
-  for (uint32_t i = 0; i < place.count; ++i) {
-    group.entries[place.first + i].src =
-        static_cast<char*>(src) + i * kMaxEntry * static_cast<int64_t>(size);
-  }
-  return true;
-}
-
-template <int kCapacity>
-void Launch::run_group(const Backend& backend, const Group& group, const Kernel& kernel,
-                       const Weight& weight, void* stream) const {
-  const int64_t tile = tile_positions(kernel.dst_size, kernel.src_size);
-  const int64_t tiles = std::clamp<int64_t>(group.tiles / kEnoughBlocks, 1, kMaxTiles);
-  const bool in_double = kernel.dst_size == 8 || kernel.src_size == 8;
-  Filling<kCapacity> filling;
-  filling.table.chunk = static_cast<int32_t>(tile * tiles);
-  filling.table.weight = in_double ? weight.f64 : static_cast<double>(weight.f32);
-  filling.table.counter = counter_;
-  filling.table.pairs = 0;
-  filling.chunks = 0;
-  const auto launch = [&] {
-    const auto run = kCapacity == kSmallCapacity ? kernel.small : kernel.large;
-    const int error = run(&filling.table, static_cast<uint32_t>(filling.chunks), stream);
-    if (error != 0) {
-      fail(backend, error,
-           std::string("launching the ") + kernel.name + " kernel for " +
-               std::to_string(filling.table.pairs) +
-               " tensors on cuda:" + std::to_string(group.device));
-    }
-    filling.table.pairs = 0;
-    filling.chunks = 0;
-  };
-  for (const Entry& entry : group.entries) {
-    const Walk walk = walk_of(entry.dst, entry.src, kernel.dst_size, kernel.src_size);
-    const int64_t chunks = count_chunks(entry.count, walk.lead, filling.table.chunk);
-    if (!filling.takes(chunks)) launch();
-    filling.add(entry.dst, entry.src, entry.count, chunks);
-  }
-  launch();
-}
-
-void Launch::run_groups(const Backend& backend, const Action* actions, const Streams& streams,
-                        bool followers) const {
-  for (const Group& group : groups_) {
-    if (group.follows != followers || !group.is_due(actions)) continue;
-    const Action& action = actions[group.average];
-    const Kernel& kernel =
-        action.kind == Action::kBlend ? *group.kernels.blend : *group.kernels.copy;
-    const DeviceGuard guard(backend, group.device);
-    void* const stream = streams.of(group.device).stream;
-    // The arguments are copied whole at each launch, so short lists go in a short table.
-    if (group.entries.size() > kSmallCapacity && backend.max_pairs > kSmallCapacity) {
-      run_group<kLargeCapacity>(backend, group, kernel, action.weight, stream);
-    } else {
-      run_group<kSmallCapacity>(backend, group, kernel, action.weight, stream);
+                 int average, bool follows, bool starts) {
+  if (starts) first_of_value_ = entries_.size();
+  size_t index = first_of_value_;
+  for (; index < entries_.size(); ++index) {
+    const Entry& entry = entries_[index];
+    if (entry.kind.kernels == kernels && entry.src == src && entry.kind.follows == follows &&
+        entry.kind.targets < kMaxTargets) {
+      break;
     }
   }
+  if (index == entries_.size()) {
+    entries_.push_back({{kernels, device, follows, 0, {}}, static_cast<char*>(src), {}, count});
+  }
+  Entry& entry = entries_[index];
+  const auto target = static_cast<size_t>(entry.kind.targets++);
+  entry.dst[target] = static_cast<char*>(dst);
+  entry.kind.average[target] = average;
+  pairs_.push_back(static_cast<uint32_t>(index));
 }
 
-void Launch::run(const Action* actions, const Streams& streams) const {
-  if (groups_.empty()) return;
+void Launch::assign_entries() {
+  for (; assigned_ < entries_.size(); ++assigned_) {
+    const Kind& kind = entries_[assigned_].kind;
+    // Entries mostly come in runs that one group takes.
+    size_t index = group_of_.empty() ? 0 : group_of_.back();
+    if (index >= groups_.size() || !(groups_[index].kind == kind)) {
+      const auto found = std::find_if(groups_.begin(), groups_.end(),
+                                      [&](const Group& group) { return group.kind == kind; });
+      index = static_cast<size_t>(found - groups_.begin());
+      if (found == groups_.end()) groups_.push_back({kind, {}, {}, true});
+    }
+    groups_[index].entries.push_back(static_cast<uint32_t>(assigned_));
+    groups_[index].stale = true;
+    group_of_.push_back(static_cast<uint32_t>(index));
+  }
+}
+
+void Launch::finish() {
+  if (entries_.empty()) return;
+  assign_entries();
   std::string reason;
   const Backend* const usable = backend(&reason);
   if (usable == nullptr) throw_runtime_error(reason);
-  try {
-    for (const bool followers : {false, true}) run_groups(*usable, actions, streams, followers);
-  } catch (const Error&) {
-    // What was queued may still be at work on memory that the caller is about to give back.
-    wait(*usable, actions, streams);
-    throw;
-  }
-  if (const Failure failure = wait(*usable, actions, streams)) {
-    fail(*usable, failure.error, "waiting for the work on cuda:" + std::to_string(failure.device));
+  for (Group& group : groups_) {
+    if (group.stale) fill(&group, usable->arguments);
+    group.stale = false;
   }
 }
 
-Launch::Failure Launch::wait(const Backend& backend, const Action* actions,
-                             const Streams& streams) const {
-  Failure first = {};
-  std::vector<int> waited;
-  for (const Group& group : groups_) {
-    const Streams::Choice choice = streams.of(group.device);
-    const bool done = std::find(waited.begin(), waited.end(), group.device) != waited.end();
-    if (!choice.synchronize || done || !group.is_due(actions)) continue;
-    waited.push_back(group.device);
-    int error = backend.enter(group.device);
-    if (error == 0) {
-      error = backend.synchronize(choice.stream);
-      backend.leave();
-    }
-    if (error != 0 && !first) first = {error, group.device};
+void Launch::fill(Group* group, size_t most_bytes) const {
+  const Kernel& kernel = *group->kind.kernels.blend;
+  const int targets = group->kind.targets;
+  const int width = width_of(kernel);
+  int64_t rows = 0;
+  for (const uint32_t index : group->entries) {
+    rows += (entries_[index].count + kMaxRow - 1) / kMaxRow;
   }
-  return first;
+  const size_t bytes = bytes_for(kHeaderWords, row_words(targets), rows, most_bytes);
+  group->tables.clear();
+  for (const uint32_t index : group->entries) {
+    const Entry& entry = entries_[index];
+    int lead = lead_of(entry.src, kernel.src_size, width);
+    for (int i = 0; i < targets; ++i) {
+      if (lead_of(entry.dst[i], kernel.dst_size, width) != lead) lead = kApart;
+    }
+    for (int64_t done = 0; done < entry.count; done += kMaxRow) {
+      const int64_t count = std::min(entry.count - done, kMaxRow);
+      const int64_t chunks = count_chunks(count, lead, width);
+      if (group->tables.empty() || !group->tables.back().takes(chunks)) {
+        group->tables.emplace_back(bytes, kHeaderWords, row_words(targets));
+      }
+      uint64_t* const row = group->tables.back().add(count, lead, chunks);
+      row[1] = address_word(entry.src + done * kernel.src_size);
+      for (int i = 0; i < targets; ++i) {
+        row[2 + i] = address_word(entry.dst[i] + done * kernel.dst_size);
+      }
+    }
+  }
+}
+
+bool Launch::suits(size_t index, const void* src) const {
+  const auto size = static_cast<uintptr_t>(entries_[pairs_[index]].kind.kernels.blend->src_size);
+  return reinterpret_cast<uintptr_t>(src) % size == 0;
+}
+
+void Launch::set_source(size_t index, void* src) {
+  const uint32_t entry = pairs_[index];
+  entries_[entry].src = static_cast<char*>(src);
+  groups_[group_of_[entry]].stale = true;
+}
+
+void Launch::run_group(const Backend& backend, Group* group, const Action* actions,
+                       void* stream) const {
+  const Kind& kind = group->kind;
+  for (const bool copies : {false, true}) {
+    const Kernel& kernel = copies ? *kind.kernels.copy : *kind.kernels.blend;
+    const bool in_double = kernel.dst_size == 8 || kernel.src_size == 8;
+    Header header = {counter_, 0, kind.targets, 0, {}};
+    for (int i = 0; i < kind.targets; ++i) {
+      const Action& action = actions[kind.average[i]];
+      const bool due =
+          action.kind != Action::kNothing && (kind.follows || action.kind != Action::kKeep);
+      if (!due || copies != (kind.follows || action.kind == Action::kCopy)) continue;
+      const double scalar = in_double ? action.weight.f64 : static_cast<double>(action.weight.f32);
+      const bool counted = counter_ != nullptr && kind.average[i] == 0;
+      header.update[header.updates++] = {scalar, i, counted ? 1 : 0};
+    }
+    if (header.updates == 0) continue;
+    for (Rows& rows : group->tables) {
+      header.rows = rows.count();
+      memcpy(rows.words(), &header, sizeof(header));
+      launch_rows(backend, kernel, rows, kind.device, header.updates, stream);
+    }
+  }
+}
+
+void Launch::run(const Action* actions, const Streams& streams) {
+  std::vector<int> devices;
+  for (const Group& group : groups_) {
+    if (group.kind.is_due(actions)) add_device(&devices, group.kind.device);
+  }
+  queue_and_wait(devices, streams, [&](const Backend& backend) {
+    for (const bool followers : {false, true}) {
+      for (Group& group : groups_) {
+        if (group.kind.follows != followers || !group.kind.is_due(actions)) continue;
+        const DeviceGuard guard(backend, group.kind.device);
+        run_group(backend, &group, actions, streams.of(group.kind.device).stream);
+      }
+    }
+  });
 }
 
 }  // namespace swa_fast::cuda

@@ -166,8 +166,8 @@ const Backend* built_backend(std::string* reason) {
   }
   static const Backend usable = {&device_kernels(),
                                  kLargeArgumentsBuilt && driver_version() >= kLargeArgumentsDriver
-                                     ? kLargeCapacity
-                                     : kSmallCapacity,
+                                     ? kLargeArguments
+                                     : kSmallArguments,
                                  enter,
                                  leave,
                                  synchronize,

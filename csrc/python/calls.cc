@@ -39,6 +39,15 @@ std::unique_ptr<Copies> import_copies(py::handle copies) {
   return std::unique_ptr<Copies>(new Copies{{pair[0], "copies[0]"}, {pair[1], "copies[1]"}});
 }
 
+bool any_cuda(const std::vector<ImportedList*>& lists) {
+  return std::any_of(lists.begin(), lists.end(),
+                     [](const ImportedList* list) { return list->any_cuda(); });
+}
+
+TensorLists lists_of(const ImportedList* to, const ImportedList* from) {
+  return {to->name(), from->name(), to->buffers(), from->buffers()};
+}
+
 // What a call may have beside its two lists.
 struct Extras {
   ImportedList* counter = nullptr;  // a list of one tensor
@@ -58,11 +67,7 @@ void run(Op op, ImportedList* dst, ImportedList* src, const Action& action,
   }
   const Counter* const on_device = counter ? &*counter : nullptr;
   cuda::Streams streams;
-  const auto any_cuda = [](const ImportedList* list) { return list->any_cuda(); };
-  if (std::any_of(imported.begin(), imported.end(), any_cuda)) {
-    const auto lists_of = [](ImportedList* to, ImportedList* from) -> TensorLists {
-      return {to->name(), from->name(), to->buffers(), from->buffers()};
-    };
+  if (any_cuda(imported)) {
     check_devices(lists_of(dst, src), on_device);
     if (copies != nullptr) check_devices(lists_of(&copies->dst, &copies->src), nullptr);
     streams = choose_streams(imported);
@@ -220,10 +225,17 @@ void combine_lists(py::handle outputs, py::handle sources, py::handle weights) {
     lists.push_back(std::make_unique<ImportedList>(items[k], names[k].c_str()));
     buffers.push_back({names[k], lists.back()->buffers()});
   }
+  std::vector<ImportedList*> imported = {&output_list};
+  for (const auto& list : lists) imported.push_back(list.get());
+  cuda::Streams streams;
+  if (any_cuda(imported)) {
+    for (const auto& list : lists) check_devices(lists_of(&output_list, list.get()), nullptr);
+    streams = choose_streams(imported);
+  }
   const Combine combine("outputs", output_list.buffers(), buffers, numbers);
   output_list.mark_written();
   const py::gil_scoped_release unlocked;
-  combine.run();
+  combine.run(streams);
 }
 
 void set_threads(py::handle count) {

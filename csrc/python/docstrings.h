@@ -89,9 +89,11 @@ and rounded once to the dtype of the output: the bits of the NumPy float64 expre
 So a mean of bfloat16 checkpoints is the exact mean, rounded once.
 
 Args:
-    outputs: a list of tensors to write, in CPU memory, of dtype float64, float32, float16, bfloat16
-        or complex. An output may be one of its own sources.
-    sources: one list or more, each of as many tensors of the same shapes; dtypes may differ.
+    outputs: a list of tensors to write, in CPU memory or on CUDA devices, of dtype float64, float32,
+        float16, bfloat16 or complex. An output may be one of its own sources.
+    sources: one list or more, each of as many tensors of the same shapes; dtypes may differ. On a
+        CUDA device at most 1,364 lists, or 169 under drivers older than 530: a launch carries their
+        addresses.
     weights: a finite number for each list of sources; of any sign and sum.
 
 Raises:

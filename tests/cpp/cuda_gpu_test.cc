@@ -6,9 +6,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "buffers.h"
 #include "check.h"
+#include "core/combine.h"
 #include "core/error.h"
+#include "cuda_buffers.h"
 #include "kernel_cases.h"
 #include "plans.h"
 
@@ -64,7 +65,7 @@ struct Lists {
     std::vector<Buffer> buffers = buffers_of(host);
     for (size_t i = 0; i < buffers.size(); ++i) {
       buffers[i].data = copies[i].data();
-      buffers[i].device = {swa_fast::DeviceType::kCuda, 0, 2};
+      buffers[i].device = cuda_device(0);
     }
     return buffers;
   }
@@ -95,12 +96,6 @@ struct Lists {
           first_difference(got.data(), want.data(), static_cast<int64_t>(want.size()), true) < 0;
     });
     return equal;
-  }
-
-  template <class T>
-  static constexpr swa_fast::DType dtype_of() {
-    if constexpr (std::is_same_v<T, swa_fast::BFloat16>) return kBFloat16;
-    return {swa_fast::kCodeFloat, 8 * sizeof(T)};
   }
 
   // `count` tensors of every pair of types, of sizes around every border.
@@ -191,6 +186,81 @@ TEST(five_thousand_tensors_on_a_stream_of_their_own) {
   require(cudaStreamDestroy(stream), "cudaStreamDestroy");
 }
 
+// Three averages of each value in one launch, and a view of the first behind it, from a plan that
+// is kept while the values move.
+TEST(several_averages_have_the_bits_of_the_cpu) {
+  cases::Random random(44);
+  for (const bool is_ragged : {false, true}) {
+    const auto lead = is_ragged ? ragged : aligned;
+    Lists first, second, third, shown, elsewhere;  // the values are the sources of `first`
+    first.fill(10, random);
+    for (Lists* const lists : {&second, &third, &elsewhere}) {
+      lists->dst = first.dst, lists->src = first.src;
+    }
+    shown.dst = first.src, shown.src = first.dst;
+    for (Lists* const lists : {&first, &second, &third, &shown, &elsewhere}) lists->upload(lead);
+    const auto on_device = [](Lists& lists) {
+      return lists.on_device(lists.dst, lists.dst_device);
+    };
+    const auto prepare = [](Plan* plan, const std::vector<Buffer>& values,
+                            const std::vector<Buffer>& a, const std::vector<Buffer>& b,
+                            const std::vector<Buffer>& c, const std::vector<Buffer>& d) {
+      using swa_fast::Targets;
+      plan->add(Op::kLerp, "values", values,
+                {{"first", a},
+                 {"second", b, Targets::kAverage, 1},
+                 {"third", c, Targets::kAverage, 2},
+                 {"shown", d, Targets::kView, 0, 0}});
+      plan->prepare();
+    };
+    Plan device(true), host(true);
+    prepare(&device, first.on_device(first.src, first.src_device), on_device(first),
+            on_device(second), on_device(third), on_device(shown));
+    prepare(&host, buffers_of(first.src), buffers_of(first.dst), buffers_of(second.dst),
+            buffers_of(third.dst), buffers_of(shown.dst));
+    for (int64_t count = 0; count < 3; ++count) {
+      const swa_fast::Action actions[] = {
+          swa_fast::snapshot_action(swa_fast::mean_weight(count)),
+          swa_fast::snapshot_action(swa_fast::lerp_weight(0.1)),
+          count == 1 ? swa_fast::Action{swa_fast::Action::kNothing, {}}
+                     : swa_fast::snapshot_action(swa_fast::lerp_weight(0.9))};
+      if (count == 2)
+        CHECK(device.matches(elsewhere.on_device(elsewhere.src, elsewhere.src_device)));
+      device.run(actions);
+      host.run(actions);
+    }
+    for (Lists* const lists : {&first, &second, &third, &shown}) {
+      for (size_t i = 0; i < lists->dst.size(); ++i) {
+        CHECK_WITH(Lists::same(lists->dst_device[i].download(), lists->dst[i], true),
+                   "dst " + std::to_string(i));
+      }
+    }
+  }
+}
+
+TEST(sums_have_the_bits_of_the_cpu) {
+  cases::Random random(45);
+  for (const bool is_ragged : {false, true}) {
+    Lists a, b;  // outputs and sources of every pair of types
+    a.fill(10, random);
+    b.fill(10, random);
+    a.upload(is_ragged ? ragged : aligned);
+    b.upload(is_ragged ? ragged : aligned);
+    const std::vector<double> weights = {0.3, -1.5, 1e-3};
+    const auto outputs = a.on_device(a.dst, a.dst_device), x = a.on_device(a.src, a.src_device),
+               y = b.on_device(b.src, b.src_device), z = b.on_device(b.dst, b.dst_device);
+    swa_fast::Combine("outputs", outputs, {{"x", x}, {"y", y}, {"z", z}}, weights).run();
+    const auto host_outputs = buffers_of(a.dst), host_x = buffers_of(a.src),
+               host_y = buffers_of(b.src), host_z = buffers_of(b.dst);
+    swa_fast::Combine("outputs", host_outputs, {{"x", host_x}, {"y", host_y}, {"z", host_z}},
+                      weights)
+        .run();
+    for (size_t i = 0; i < a.dst.size(); ++i) {
+      CHECK_WITH(Lists::same(a.dst_device[i].download(), a.dst[i], true), std::to_string(i));
+    }
+  }
+}
+
 TEST(a_captured_graph_advances_with_its_counter) {
   Lists lists;
   lists.dst.emplace_back(kFloat32, std::vector<float>(1000, std::nanf("")));
@@ -210,7 +280,7 @@ TEST(a_captured_graph_advances_with_its_counter) {
   require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
   Streams streams;
   streams.set({0, stream, false});
-  const Plan plan = plan_of(Op::kLerp, {"averages", "values", d, s}, &named);
+  Plan plan = plan_of(Op::kLerp, {"averages", "values", d, s}, &named);
   const swa_fast::Action action = swa_fast::unconditional_action();
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;

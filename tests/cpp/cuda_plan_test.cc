@@ -3,9 +3,9 @@
 #include <memory>
 #include <numeric>
 
-#include "buffers.h"
 #include "check.h"
 #include "core/error.h"
+#include "cuda_buffers.h"
 #include "host_grid.h"
 #include "kernel_cases.h"
 #include "plans.h"
@@ -15,19 +15,6 @@ using swa_fast::Error;
 using swa_fast::Op;
 
 namespace {
-
-swa_fast::Device cuda_device(int index) { return {swa_fast::DeviceType::kCuda, index, 2}; }
-
-std::vector<Buffer> on_cuda(std::vector<Buffer> buffers, int index = 0) {
-  for (Buffer& buffer : buffers) buffer.device = cuda_device(index);
-  return buffers;
-}
-
-template <class T>
-constexpr swa_fast::DType dtype_of() {
-  if constexpr (std::is_same_v<T, swa_fast::BFloat16>) return kBFloat16;
-  return {swa_fast::kCodeFloat, 8 * sizeof(T)};
-}
 
 // One pair of every two storage types, with reference results, `size` elements each.
 struct EveryPair {
@@ -163,17 +150,21 @@ TEST(a_tensor_is_averaged_with_itself) {
 }
 
 TEST(one_launch_up_to_the_limit) {
-  for (const int limit : {swa_fast::cuda::kSmallCapacity, swa_fast::cuda::kLargeCapacity}) {
-    for (const int pairs : {1, 145, 146, 1169, 1170, 5000}) {
-      const host_grid::Installed installed(limit);
+  using swa_fast::cuda::kLargeArguments;
+  using swa_fast::cuda::kSmallArguments;
+  const int few = swa_fast::cuda::table_rows(kSmallArguments, 1);
+  for (const size_t arguments : {kSmallArguments, kLargeArguments}) {
+    const int limit = swa_fast::cuda::table_rows(arguments, 1);
+    for (const int pairs : {1, 167, 168, 1361, 1362, 5000}) {
+      const host_grid::Installed installed(arguments);
       auto averages = floats(pairs, 3, 1.0f), values = floats(pairs, 3, 3.0f);
       run(Op::kLerp, averages, values, swa_fast::mean_weight(1));
       const auto& launches = host_grid::record.launches;
       CHECK_EQ(launches.size(), static_cast<size_t>((pairs + limit - 1) / limit));
       int launched = 0;
       for (const auto& launch : launches) {
-        launched += launch.pairs;
-        CHECK_EQ(launch.capacity, pairs <= 145 ? 145 : limit);
+        launched += launch.tensors;
+        CHECK_EQ(launch.arguments, pairs <= few ? kSmallArguments : arguments);
       }
       CHECK_EQ(launched, pairs);
       for (const Tensor& tensor : averages) CHECK_EQ(tensor.elements<float>()[2], 2.0f);
@@ -199,19 +190,55 @@ TEST(types_are_grouped_however_they_alternate) {
   }
 }
 
-TEST(large_tensors_take_longer_chunks) {
+TEST(a_block_takes_one_vector_a_thread) {
   const host_grid::Installed installed;
-  const int64_t tile = swa_fast::cuda::tile_positions(4, 4);
-  auto averages = floats(1, 1000, 1.0f), values = floats(1, 1000, 3.0f);
-  run(Op::kLerp, averages, values, swa_fast::mean_weight(1));
-  CHECK_EQ(host_grid::record.launches[0].chunk, tile);
-  const int64_t size = tile * 8192 * 2;
-  averages = floats(1, size, 1.0f), values = floats(1, size, 3.0f);
-  run(Op::kLerp, averages, values, swa_fast::mean_weight(1));
-  CHECK_EQ(host_grid::record.launches[1].chunk, 2 * tile);
-  CHECK_EQ(host_grid::record.launches[1].blocks, 8192u);
-  const auto result = averages[0].elements<float>();
-  CHECK_EQ(std::count(result.begin(), result.end(), 2.0f), size);
+  const int64_t tile = swa_fast::cuda::tile_positions(4);
+  for (const int64_t size : {int64_t{1}, tile - 1, tile, tile + 1, 40 * tile + 3}) {
+    auto averages = floats(1, size, 1.0f), values = floats(1, size, 3.0f);
+    run(Op::kLerp, averages, values, swa_fast::mean_weight(1));
+    CHECK_EQ(host_grid::record.launches.back().blocks,
+             static_cast<uint32_t>((size + tile - 1) / tile));
+    const auto result = averages[0].elements<float>();
+    CHECK_EQ(std::count(result.begin(), result.end(), 2.0f), size);
+  }
+}
+
+// More elements than a row takes: several rows, to the last element.
+TEST(a_large_tensor_takes_several_rows) {
+  const host_grid::Installed installed;
+  const int64_t size = 2 * swa_fast::cuda::kMaxRow + 5;
+  std::vector<unsigned char> a(static_cast<size_t>(size), 1), b(static_cast<size_t>(size), 2);
+  b[0] = 3, b[swa_fast::cuda::kMaxRow] = 4, b.back() = 5;
+  const Layout layout({size});
+  const auto dst = on_cuda({layout.buffer(a.data(), kBool)}),
+             src = on_cuda({layout.buffer(b.data(), kBool)});
+  run_call(Op::kCopy, {"dst", "src", dst, src}, {});
+  CHECK_EQ(host_grid::record.launches.size(), 1u);
+  CHECK_EQ(host_grid::record.launches[0].rows, 3);
+  CHECK(a == b);
+}
+
+// Memory of this size cannot be had; the rows and chunks can.
+TEST(huge_tensors_are_cut) {
+  const host_grid::Installed installed;
+  host_grid::record.only_note = true;
+  for (const int64_t size :
+       {(int64_t{1} << 31) - 1, int64_t{1} << 31, (int64_t{1} << 33) + 5, (int64_t{1} << 43) + 3}) {
+    host_grid::record.launches.clear();
+    const Layout layout({size});
+    const auto dst = on_cuda({layout.buffer(reinterpret_cast<void*>(uintptr_t{1} << 45))}),
+               src = on_cuda({layout.buffer(reinterpret_cast<void*>(uintptr_t{3} << 45))});
+    run_call(Op::kLerp, {"averages", "values", dst, src}, swa_fast::mean_weight(1));
+    int64_t blocks = 0, rows = 0;
+    for (const auto& launch : host_grid::record.launches) {
+      CHECK(launch.blocks > 0 && launch.blocks <= swa_fast::cuda::kMaxChunks);
+      blocks += launch.blocks;
+      rows += launch.rows;
+    }
+    const int64_t tile = swa_fast::cuda::tile_positions(4);
+    CHECK_EQ(blocks, (size + tile - 1) / tile);
+    CHECK_EQ(rows, (size + swa_fast::cuda::kMaxRow - 1) / swa_fast::cuda::kMaxRow);
+  }
 }
 
 TEST(each_device_has_its_stream) {

@@ -2,12 +2,13 @@
 // code that the GPU runs, and what was asked of the runtime is recorded.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "cuda/backend.h"
+#include "cuda/combine_thread.h"
 #include "cuda/kernel_table.h"
-#include "cuda/table.h"
 #include "cuda/thread.h"
 
 namespace host_grid {
@@ -15,10 +16,10 @@ namespace host_grid {
 struct Launched {
   int device;
   void* stream;
-  int capacity;
-  int pairs;
+  size_t arguments;  // bytes
+  int rows;
+  int tensors;  // that are written
   uint32_t blocks;
-  int32_t chunk;
 };
 
 struct Record {
@@ -29,22 +30,50 @@ struct Record {
   int fail_launch = -1;      // index of the launch that fails
   int fail_enter = 0;        // error of the next enter
   int fail_wait = 0;         // error of every wait
+  bool only_note = false;    // launches touch no memory
 };
 
 inline Record record;
 
-template <class Op, int kCapacity>
+// Notes a launch; false if it fails.
+inline bool note(void* stream, size_t arguments, int rows, int tensors, uint32_t blocks) {
+  if (static_cast<int>(record.launches.size()) == record.fail_launch) return false;
+  const int device = record.entered.empty() ? -1 : record.entered.back();
+  record.launches.push_back({device, stream, arguments, rows, tensors, blocks});
+  return true;
+}
+
+// Runs thread(block, thread) for every one of a grid.
+template <class Thread>
+void run_grid(uint32_t blocks, const Thread& run_thread) {
+  if (record.only_note) return;
+  for (uint32_t block = 0; block < blocks; ++block) {
+    for (int thread = 0; thread < swa_fast::cuda::kThreads; ++thread) run_thread(block, thread);
+  }
+}
+
+template <class Op, size_t kArguments>
 struct Launch {
   static int run(const void* untyped, uint32_t blocks, void* stream) {
-    const auto& table = *static_cast<const swa_fast::cuda::PairTable<kCapacity>*>(untyped);
-    if (static_cast<int>(record.launches.size()) == record.fail_launch) return 700;
-    const int device = record.entered.empty() ? -1 : record.entered.back();
-    record.launches.push_back({device, stream, kCapacity, table.pairs, blocks, table.chunk});
-    for (uint32_t block = 0; block < blocks; ++block) {
-      for (int thread = 0; thread < swa_fast::cuda::kThreads; ++thread) {
-        swa_fast::cuda::run_thread<Op>(table, block, thread);
-      }
-    }
+    // A copy, like the one that goes to a device.
+    const auto table = *static_cast<const swa_fast::cuda::Table<kArguments>*>(untyped);
+    const auto& header = table.header;
+    if (!note(stream, kArguments, header.rows, header.rows * header.updates, blocks)) return 700;
+    run_grid(blocks, [&](uint32_t block, int thread) {
+      swa_fast::cuda::run_thread<Op>(table, block, thread);
+    });
+    return 0;
+  }
+};
+
+template <class Dst, size_t kArguments>
+struct SumLaunch {
+  static int run(const void* untyped, uint32_t blocks, void* stream) {
+    const auto table = *static_cast<const swa_fast::cuda::SumTable<kArguments>*>(untyped);
+    if (!note(stream, kArguments, table.header.rows, table.header.rows, blocks)) return 700;
+    run_grid(blocks, [&](uint32_t block, int thread) {
+      swa_fast::cuda::run_sum_thread<Dst>(table, block, thread);
+    });
     return 0;
   }
 };
@@ -69,15 +98,16 @@ inline std::string error_text(int error) {
 }
 
 inline const swa_fast::cuda::KernelTable& kernels() {
-  static const auto table = swa_fast::cuda::make_kernel_table<Launch>(swa_fast::StorageTypes{});
+  static const auto table =
+      swa_fast::cuda::make_kernel_table<Launch, SumLaunch>(swa_fast::StorageTypes{});
   return table;
 }
 
-// While alive, CUDA devices are there, and a launch takes `max_pairs` pairs.
+// While alive, CUDA devices are there, and a kernel takes so many bytes of arguments.
 class Installed {
  public:
-  explicit Installed(int max_pairs = swa_fast::cuda::kLargeCapacity)
-      : backend_{&kernels(), max_pairs, enter, leave, synchronize, device_of_pointer, error_text} {
+  explicit Installed(size_t arguments = swa_fast::cuda::kLargeArguments)
+      : backend_{&kernels(), arguments, enter, leave, synchronize, device_of_pointer, error_text} {
     record = {};
     swa_fast::cuda::set_backend(&backend_);
   }

@@ -81,7 +81,7 @@ TEST(the_unspoiled_call_is_accepted) {
     Call call;
     const auto before = call.contents();
     const Buffers dst = buffers_of(call.dst), src = buffers_of(call.src);
-    const Plan plan = plan_of(op, {"averages", "values", dst, src});
+    Plan plan = plan_of(op, {"averages", "values", dst, src});
     CHECK(!plan.empty());
     CHECK(call.contents() == before);  // a plan is not yet a deed
     const swa_fast::Action action = action_of(op, swa_fast::lerp_weight(0.5));

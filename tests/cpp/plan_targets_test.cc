@@ -27,9 +27,8 @@ Tensor random_tensor(swa_fast::DType dtype, int64_t count, cases::Random& random
   Tensor tensor(dtype, Layout({count}));
   for_each_storage([&](auto storage) {
     using T = typename decltype(storage)::Type;
-    if (kTypes[storage.index] != dtype || count == 0) return;
-    const std::vector<T> elements = cases::random_values<T>(static_cast<size_t>(count), random);
-    std::memcpy(tensor.memory.data(), elements.data(), tensor.memory.size());
+    if (kTypes[storage.index] != dtype) return;
+    tensor = Tensor(dtype, cases::random_values<T>(static_cast<size_t>(count), random));
   });
   return tensor;
 }
@@ -138,7 +137,7 @@ TEST(one_plan_does_what_a_call_for_each_list_does) {
   cases::Random random(71);
   const Model model = mixed_model(random);
   for (const Op op : {Op::kLerp, Op::kTfaMean}) {
-    for (int index = 0; index < 64; ++index) {
+    for (int index = 0; index < 64; index += op == Op::kLerp ? 3 : 9) {
       const std::vector<Action> actions = actions_of(index, op);
       Model apart = model, together = model;
       swa_fast::cpu::set_num_threads(1);

@@ -157,7 +157,7 @@ TEST(empty_and_zero_dimensional_tensors) {
   std::vector<Tensor> only_empty = {Tensor(kFloat32, Layout({0}))}, none;
   for (std::vector<Tensor>* const list : {&only_empty, &none}) {
     const std::vector<swa_fast::Buffer> buffers = buffers_of(*list);
-    const Plan plan = plan_of(Op::kLerp, {"averages", "values", buffers, buffers});
+    Plan plan = plan_of(Op::kLerp, {"averages", "values", buffers, buffers});
     CHECK(plan.empty());
     const swa_fast::Action action = action_of(Op::kLerp, weights()[0]);
     plan.run(&action);
