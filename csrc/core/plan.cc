@@ -184,8 +184,11 @@ void Plan::add_pair(Op op, const Pair& pair, const Targets& target, bool follows
   }
   if (on_cuda) {
     const CudaWork device = cuda_work(op, work, pair);
+    const cuda::Turn turn = target.role == Targets::kView ? cuda::Turn::kView
+                            : follows                     ? cuda::Turn::kCopy
+                                                          : cuda::Turn::kAverage;
     cuda_.add(device.kernels, pair.dst().device.index, pair.dst().data, pair.src().data,
-              device.count, target.average, follows, starts);
+              device.count, target.average, turn, starts);
     return;
   }
   const CpuKernels kernels = cpu_kernels(op, work);

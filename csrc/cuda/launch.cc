@@ -16,31 +16,36 @@ int width_of(const Kernel& kernel) { return vector_width(kernel.dst_size, kernel
 }  // namespace
 
 bool Launch::Kind::operator==(const Kind& other) const {
-  return kernels == other.kernels && device == other.device && follows == other.follows &&
+  return kernels == other.kernels && device == other.device && turn == other.turn &&
          targets == other.targets &&
          std::equal(average.begin(), average.begin() + targets, other.average.begin());
 }
 
+bool Launch::Kind::is_due(int target, const Action* actions) const {
+  const Action::Kind kind = actions[average[target]].kind;
+  return kind != Action::kNothing && (turn != Turn::kAverage || kind != Action::kKeep);
+}
+
 bool Launch::Kind::is_due(const Action* actions) const {
-  return std::any_of(average.begin(), average.begin() + targets, [&](int index) {
-    const Action::Kind kind = actions[index].kind;
-    return kind != Action::kNothing && (follows || kind != Action::kKeep);
-  });
+  for (int target = 0; target < targets; ++target) {
+    if (is_due(target, actions)) return true;
+  }
+  return false;
 }
 
 void Launch::add(const Kernels& kernels, int device, void* dst, void* src, int64_t count,
-                 int average, bool follows, bool starts) {
+                 int average, Turn turn, bool starts) {
   if (starts) first_of_value_ = entries_.size();
   size_t index = first_of_value_;
   for (; index < entries_.size(); ++index) {
     const Entry& entry = entries_[index];
-    if (entry.kind.kernels == kernels && entry.src == src && entry.kind.follows == follows &&
+    if (entry.kind.kernels == kernels && entry.src == src && entry.kind.turn == turn &&
         entry.kind.targets < kMaxTargets) {
       break;
     }
   }
   if (index == entries_.size()) {
-    entries_.push_back({{kernels, device, follows, 0, {}}, static_cast<char*>(src), {}, count});
+    entries_.push_back({{kernels, device, turn, 0, {}}, static_cast<char*>(src), {}, count});
   }
   Entry& entry = entries_[index];
   const auto target = static_cast<size_t>(entry.kind.targets++);
@@ -129,11 +134,11 @@ void Launch::run_group(const Backend& backend, Group* group, const Action* actio
     Header header = {counter_, 0, kind.targets, 0, {}};
     for (int i = 0; i < kind.targets; ++i) {
       const Action& action = actions[kind.average[i]];
-      const bool due =
-          action.kind != Action::kNothing && (kind.follows || action.kind != Action::kKeep);
-      if (!due || copies != (kind.follows || action.kind == Action::kCopy)) continue;
+      const bool copied = kind.turn != Turn::kAverage || action.kind == Action::kCopy;
+      if (copies != copied || !kind.is_due(i, actions)) continue;
       const double scalar = in_double ? action.weight.f64 : static_cast<double>(action.weight.f32);
-      const bool counted = counter_ != nullptr && kind.average[i] == 0;
+      const bool counted =
+          counter_ != nullptr && kind.turn == Turn::kAverage && kind.average[i] == 0;
       header.update[header.updates++] = {scalar, i, counted ? 1 : 0};
     }
     if (header.updates == 0) continue;
@@ -151,9 +156,9 @@ void Launch::run(const Action* actions, const Streams& streams) {
     if (group.kind.is_due(actions)) add_device(&devices, group.kind.device);
   }
   queue_and_wait(devices, streams, [&](const Backend& backend) {
-    for (const bool followers : {false, true}) {
+    for (const Turn turn : {Turn::kAverage, Turn::kCopy, Turn::kView}) {
       for (Group& group : groups_) {
-        if (group.kind.follows != followers || !group.kind.is_due(actions)) continue;
+        if (group.kind.turn != turn || !group.kind.is_due(actions)) continue;
         const DeviceGuard guard(backend, group.kind.device);
         run_group(backend, &group, actions, streams.of(group.kind.device).stream);
       }

@@ -22,14 +22,21 @@ struct Kernels {
   bool operator==(const Kernels& other) const { return blend == other.blend && copy == other.copy; }
 };
 
+// When a pair has its turn. Copies and views follow their average: they are copied whenever it is
+// due, whatever its weight.
+enum class Turn {
+  kAverage,
+  kCopy,  // of a value
+  kView,  // of what an earlier turn has written
+};
+
 class Launch {
  public:
   // Adds a pair; `starts` says whether it is the first of a value. Pairs of one value with the same
   // kernels and source become targets of one row, so that a launch reads the value once for them.
-  // Pairs must not share written memory: their order is not kept, but for followers, which come
-  // after all averages.
+  // Pairs must not share written memory: their order is not kept, but for their turns.
   void add(const Kernels& kernels, int device, void* dst, void* src, int64_t count, int average,
-           bool follows, bool starts);
+           Turn turn, bool starts);
   // Writes the tables of the launches: after the last pair, and after sources have moved.
   void finish();
 
@@ -54,12 +61,13 @@ class Launch {
   struct Kind {
     Kernels kernels;
     int device;
-    bool follows;
+    Turn turn;
     int targets;
     std::array<int, kMaxTargets> average;  // of each target
 
     bool operator==(const Kind& other) const;
-    // Whether `actions` call for work.
+    // Whether `actions` call for work on a target, or on any.
+    bool is_due(int target, const Action* actions) const;
     bool is_due(const Action* actions) const;
   };
   // A value with targets of one kind.

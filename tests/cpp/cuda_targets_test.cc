@@ -262,6 +262,53 @@ TEST(averages_of_several_types_share_what_they_can) {
   }
 }
 
+// A list of targets may hold what is copied among what is averaged, and a view may show a copy: it
+// comes behind it, whatever stands first in the lists.
+TEST(a_view_of_a_copy_comes_behind_it) {
+  const host_grid::Installed installed;
+  std::vector<Tensor> values = {Tensor(kFloat32, std::vector<float>{4, 8}),
+                                Tensor(kFloat64, std::vector<double>{4, 8})};
+  std::vector<Tensor> averages = {Tensor(kFloat64, Layout({2})), Tensor(kFloat64, Layout({2}))};
+  std::vector<Tensor> shown = {Tensor(kFloat32, Layout({2})), Tensor(kFloat32, Layout({2}))};
+  const Buffers v = on_cuda(buffers_of(values)), a = on_cuda(buffers_of(averages)),
+                w = on_cuda(buffers_of(shown));
+  Plan plan;
+  plan.add(
+      Op::kLerp, "values", v,
+      {{"averages", a, Targets::kAverage, 0, -1, {}, {1}}, {"shown", w, Targets::kView, 0, 0}});
+  plan.prepare();
+  const Action half = swa_fast::snapshot_action(swa_fast::lerp_weight(0.5));
+  plan.run(&half);
+  CHECK(shown[0].elements<float>() == std::vector<float>({2, 4}));
+  CHECK(shown[1].elements<float>() == std::vector<float>({4, 8}));
+}
+
+// Not every value has a target in every list.
+TEST(targets_of_some_values) {
+  const host_grid::Installed installed;
+  std::vector<Tensor> values, first, second;
+  for (int i = 0; i < 4; ++i) {
+    values.emplace_back(kFloat32, std::vector<float>(5, 4.0f + static_cast<float>(i)));
+    first.emplace_back(kFloat32, std::vector<float>(5, 0.0f));
+  }
+  second.assign(2, Tensor(kFloat32, std::vector<float>(5, 0.0f)));
+  const Buffers v = on_cuda(buffers_of(values)), a = on_cuda(buffers_of(first)),
+                b = on_cuda(buffers_of(second));
+  Plan plan;
+  plan.add(Op::kLerp, "values", v, {{"a", a}, {"b", b, Targets::kAverage, 1, -1, {1, 2}}});
+  plan.prepare();
+  const Action actions[] = {swa_fast::snapshot_action(swa_fast::lerp_weight(0.5)),
+                            swa_fast::snapshot_action(swa_fast::lerp_weight(0.25))};
+  plan.run(actions);
+  // Values with both in one launch, those with one in another.
+  CHECK_EQ(host_grid::record.launches.size(), 2u);
+  for (size_t i = 0; i < 4; ++i) {
+    CHECK_EQ(first[i].elements<float>()[4], (4.0f + static_cast<float>(i)) / 2);
+  }
+  CHECK_EQ(second[0].elements<float>()[4], 5.0f / 4);
+  CHECK_EQ(second[1].elements<float>()[4], 6.0f / 4);
+}
+
 // The counter is the first average's; another has a weight of the host.
 TEST(a_counter_beside_a_weight) {
   const host_grid::Installed installed;

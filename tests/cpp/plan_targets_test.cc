@@ -220,6 +220,60 @@ TEST(complex_numbers_and_integers_go_along) {
   CHECK(copies[0].memory == integers[0].memory && copies[1].memory == integers[1].memory);
 }
 
+// Lists that have targets of some values only, and items that are copied among averages.
+TEST(lists_of_some_values_and_copies_among_averages) {
+  std::vector<Tensor> values = {
+      Tensor(kFloat32, std::vector<float>{4, 8}), Tensor(kInt32, std::vector<int32_t>{7}),
+      Tensor(kFloat64, std::vector<double>{6}), Tensor(kFloat32, std::vector<float>{1})};
+  std::vector<Tensor> first = {Tensor(kFloat32, Layout({2})), Tensor(kInt32, Layout({1})),
+                               Tensor(kFloat32, Layout({1})), Tensor(kFloat64, Layout({1}))};
+  std::vector<Tensor> second = {Tensor(kFloat64, Layout({1})), Tensor(kFloat32, Layout({1}))};
+  std::vector<Tensor> shown = {Tensor(kFloat16, Layout({2})), Tensor(kFloat32, Layout({1}))};
+  const Buffers v = buffers_of(values), f = buffers_of(first), s = buffers_of(second),
+                w = buffers_of(shown);
+  Plan plan(true);
+  plan.add(Op::kLerp, "values", v,
+           {{"first", f, Targets::kAverage, 0, -1, {}, {1, 3}},
+            {"second", s, Targets::kAverage, 1, -1, {2, 3}, {1}},
+            {"shown", w, Targets::kView, 0, 0, {0, 3}}});
+  plan.prepare();
+  const Action actions[] = {swa_fast::snapshot_action(swa_fast::lerp_weight(0.5)),
+                            swa_fast::snapshot_action(swa_fast::lerp_weight(0))};
+  std::vector<Tensor> others = values;
+  for (std::vector<Tensor>* const at : {&values, &others}) {
+    for (auto* list : {&first, &second, &shown}) {
+      for (Tensor& tensor : *list) std::fill(tensor.memory.begin(), tensor.memory.end(), 0);
+    }
+    CHECK(plan.matches(buffers_of(*at)));
+    plan.run(actions);
+    CHECK(first[0].elements<float>() == std::vector<float>({2, 4}));
+    CHECK_EQ(first[1].elements<int32_t>()[0], 7);
+    CHECK_EQ(first[2].elements<float>()[0], 3.0f);
+    CHECK_EQ(first[3].elements<double>()[0], 1.0);       // copied, not averaged
+    CHECK_EQ(second[0].elements<double>()[0], 0.0);      // weight 0
+    CHECK_EQ(second[1].elements<float>()[0], 1.0f);      // copied all the same
+    CHECK_EQ(shown[0].elements<uint16_t>()[1], 0x4400);  // 4 in float16
+    CHECK_EQ(shown[1].elements<float>()[0], 1.0f);
+  }
+  // Messages name items by their place in their own lists.
+  Buffers spoiled = s;
+  spoiled[1].data = f[3].data;
+  const auto prepare = [&] {
+    Plan other;
+    other.add(Op::kLerp, "values", v,
+              {{"first", f, Targets::kAverage, 0, -1, {}, {1, 3}},
+               {"second", spoiled, Targets::kAverage, 1, -1, {2, 3}, {1}}});
+    other.prepare();
+  };
+  const Error error = CHECK_THROWS(Error, prepare());
+  CHECK_EQ(std::string(error.what()).find("first[3] and second[1] overlap"), 0u);
+  spoiled = s;
+  spoiled[0].dtype = kInt32;
+  const Error dtype = CHECK_THROWS(Error, prepare());
+  CHECK_EQ(std::string(dtype.what()).find("second[0] has dtype int32"), 0u);
+  CHECK_EQ(dtype.refusal().index, 2);  // of the value
+}
+
 TEST(nothing_to_do_is_an_empty_plan) {
   std::vector<Tensor> none, empties = {Tensor(kFloat32, Layout({0, 3}))};
   for (std::vector<Tensor>* const list : {&none, &empties}) {
