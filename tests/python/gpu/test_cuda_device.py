@@ -74,6 +74,21 @@ def test_launches_of_one_call(gpu: str, pairs: int, launches: int) -> None:
     assert not others
 
 
+def test_three_averages_take_one_launch(gpu: str) -> None:
+    values = [torch.ones(1000, device=gpu) for _ in range(50)]
+    averages = [[torch.zeros(1000, device=gpu) for _ in values] for _ in range(3)]
+    lists = [(f"a{k}", "average", k, -1, one, None, None, None) for k, one in enumerate(averages)]
+    prepared = swa_fast._core.Prepared(values, lists)
+    assert prepared.run([0.5, 0.5, 0.5], values)
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        assert prepared.run([0.5, 0.25, 3], values)
+        torch.cuda.synchronize()
+    assert len([e for e in profile.events() if "rows_kernel" in e.name]) == 1
+    assert not [e.name for e in profile.events() if "Memcpy" in e.name or "Memset" in e.name]
+    assert [one[49][999].item() for one in averages] == [0.75, 0.625, 0.625]
+
+
 def test_a_graph_advances_the_average_at_each_replay(gpu: str) -> None:
     average = [torch.full((n,), torch.nan, device=gpu) for n in (1, 1000, 70001)]
     value = [torch.zeros(n, device=gpu) for n in (1, 1000, 70001)]

@@ -113,3 +113,32 @@ def test_copies_go_along(device: str) -> None:
     swa_fast.running_mean_(averages, values, 3)
     swa_fast.running_mean_(a, v, 3, copies=(targets, [t.to(device) for t in counters]))
     assert_same_bits([*a, *targets], [*averages, *counters])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_weighted_sums_have_the_bits_of_the_cpu(device: str, dtype: Any) -> None:
+    sources = [random_tensors(SIZES, other, seed) for seed, other in enumerate([*DTYPES, dtype])]
+    weights = [0.25, -1.5, 1e-3, 0.1, 1.0]
+    outputs = random_tensors(SIZES, dtype, 9)
+    there = [x.to(device) for x in outputs]
+    swa_fast.combine_(outputs, sources, weights)
+    swa_fast.combine_(there, [[x.to(device) for x in one] for one in sources], weights)
+    assert_same_bits(there, outputs)
+
+
+def test_several_averages_at_once_have_the_bits_of_the_cpu(device: str) -> None:
+    values = [random_tensors(SIZES, torch.bfloat16, seed) for seed in (1, 2, 3)]
+    here = [random_tensors(SIZES, torch.float32, seed) for seed in (4, 5, 6)]
+    there = [[a.to(device) for a in one] for one in here]
+    copies = [[v.to(device) for v in one] for one in values]
+    lists = [(f"averages{k}", "average", k, -1, a, None, None, None) for k, a in enumerate(there)]
+    prepared = swa_fast._core.Prepared(copies[0], lists)
+    for count, (value, copy) in enumerate(zip(values, copies, strict=True)):
+        decayed = [None, 0.125, 0.5][count]
+        assert prepared.run([count, 0.5, decayed], copy)  # values that have moved
+        swa_fast.running_mean_(here[0], value, count)
+        swa_fast.lerp_(here[1], value, 0.5)
+        if decayed is not None:
+            swa_fast.lerp_(here[2], value, decayed)
+    for got, expected in zip(there, here, strict=True):
+        assert_same_bits(got, expected)
