@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
@@ -224,7 +225,11 @@ def test_damaged_files_of_other_formats(tmp_path: Path) -> None:
     raw = (tmp_path / "a.npz").read_bytes()
     for name in ("cut.npz", "cut.pt", "cut.keras", "cut.h5", "cut.ckpt"):
         (tmp_path / name).write_bytes(raw[: len(raw) // 2])
-        refused([tmp_path / name], tmp_path / "out.npz", "not a valid|is of no format")
+        message = "not a valid|is of no format"
+        for reader in ("torch", "h5py"):
+            if importlib.util.find_spec(reader) is None:
+                message += f'|needs {reader}: pip install "swa-fast'
+        refused([tmp_path / name], tmp_path / "out.npz", message)
     (tmp_path / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
     pytest.importorskip("h5py")
     refused([tmp_path / "x.h5"], tmp_path / "out.h5", "not a valid HDF5")
