@@ -238,3 +238,18 @@ def taken_before(update: Any, start: int, period: int) -> Any:
     Written with operators alone, as ``due``. Where none is due, the result has no meaning.
     """
     return (update - (start + 1)) // period
+
+
+def check_averages(averages: Any) -> dict[str, Average]:
+    """Returns several averages by name.
+
+    Raises:
+        TypeError: it is not a dict of ``{name: Average(...)}`` with one at least.
+    """
+    rule = "averages must be a dict with at least one {name: swa_fast.Average(...)}"
+    if not isinstance(averages, Mapping) or not averages:
+        raise TypeError(f"{rule}. Received: {averages!r}")
+    for name, average in averages.items():
+        if not isinstance(name, str) or not name or not isinstance(average, Average):
+            raise TypeError(f"{rule}, each name a str. Received: {{{name!r}: {average!r}}}")
+    return dict(averages)

@@ -12,7 +12,7 @@ import numpy as np
 from . import _core
 from ._counters import Counters
 from ._schedule import check_integer
-from .average import Average
+from .average import Average, check_averages
 
 # Averages begin at multiples of this many bytes of a block: a cache line.
 _ALIGNMENT = 64
@@ -52,7 +52,7 @@ class Averager:
 
     def __init__(self, values: Sequence[Any], averages: Mapping[str, Average]) -> None:
         """Allocates the averages and fills them with the values."""
-        self._names = _check_averages(averages)
+        self._names = list(check_averages(averages))
         self._values = _check_values(values)
         self._counters = Counters(list(averages.values()))
         self._refreshable = not any(_is_immutable(value) for value in self._values)
@@ -204,21 +204,6 @@ class Averager:
         """Tells the schedules, the counts and how many values there are."""
         described = dict(zip(self._names, self._counters.averages, strict=True))
         return f"Averager({described}, counts={self.counts}, {len(self._values)} values)"
-
-
-def _check_averages(averages: Any) -> list[str]:
-    if not isinstance(averages, Mapping) or not averages:
-        raise TypeError(
-            "averages must be a dict with at least one {name: swa_fast.Average(...)}. Received: "
-            f"{averages!r}"
-        )
-    for name, average in averages.items():
-        if not isinstance(name, str) or not isinstance(average, Average):
-            raise TypeError(
-                "averages must be a dict of {name: swa_fast.Average(...)}, each name a str. "
-                f"Received: {{{name!r}: {average!r}}}"
-            )
-    return list(averages)
 
 
 def _check_values(values: Any) -> list[Any]:

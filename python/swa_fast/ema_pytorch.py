@@ -26,8 +26,8 @@ from .decays import warmup
 from .torch import WeightAverager
 from .torch.averaged_model import HostCount
 from .torch.given_decay import GivenDecay
+from .torch.module_tree import unwrapped
 from .torch.shown import ShownModel, refuse_mismatch
-from .torch.source import unwrapped
 
 __all__ = ["EMA"]
 

@@ -24,8 +24,8 @@ from ._checks import check_decay, check_number
 from .decays import warmup
 from .torch import WeightAverager
 from .torch.given_decay import GivenDecay
+from .torch.module_tree import unwrapped
 from .torch.shown import ShownModel, not_in_state_dict, refuse_mismatch
-from .torch.source import unwrapped
 
 __all__ = ["ModelEmaV3"]
 

@@ -32,9 +32,9 @@ def made() -> Any:
 def copier(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the copies of an offloaded averager when it is told to; on the CPU."""
     from offload_tools import SlowCopier
-    from swa_fast.torch import averager
+    from swa_fast.torch import snapshots
 
-    monkeypatch.setattr(averager, "offloads", lambda device, values: device is not None)
+    monkeypatch.setattr(snapshots, "offloads", lambda device, values: device is not None)
     return SlowCopier()
 
 

@@ -56,7 +56,7 @@ class SlowCopier:
 def make(copier: SlowCopier, **options: Any) -> tuple[Any, WeightAverager]:
     model = torch.nn.Linear(3, 2)
     averager = WeightAverager(model, device="cpu", **options)
-    averager._offload = Offload(copier)
+    averager._snapshots.offload = Offload(copier)
     return model, averager
 
 
@@ -72,5 +72,5 @@ def make_with_a_snapshot(copier: SlowCopier) -> tuple[Any, WeightAverager]:
     set_weights(model, 4.0)
     averager.update()
     copier.started[0].finish.set()
-    averager._settle()
+    averager._snapshots.settle()
     return model, averager

@@ -13,16 +13,11 @@ from swa_fast.average import Average
 
 from . import pairs
 from .half_precision import Float32Averages, half_tensors
+from .mismatch import describe_mismatch
+from .mixed_pass import MixedPass, prepare_pass
+from .module_tree import Named, lists_plainly, named_tensors, parameters_and_buffers, unwrapped
 from .multi_avg import EmaMultiAvg, SwaMultiAvg
 from .overlap import require_writable
-from .source import (
-    Named,
-    describe_mismatch,
-    lists_plainly,
-    named_tensors,
-    parameters_and_buffers,
-    unwrapped,
-)
 
 _REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
 
@@ -84,6 +79,7 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         self._float32 = Float32Averages()
         self._count = HostCount()
         self._bound: _Bound | None = None
+        self._mixed: MixedPass | None = None
         self._known: dict[int, tuple[Any, int]] = {}
 
     def update_parameters(self, model: Any) -> None:
@@ -162,31 +158,38 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         averages = list(shown)
         for index, average in zip(half, self._float32.of(halves), strict=True):
             averages[index] = average
-        prepared = self._prepare(root, shown, averages, values, copied, half)
-        if prepared is not None:
-            if not prepared.run([weight], values):
-                raise RuntimeError("the model was changed by another thread during the update")
-            watched = prepared.watch_values(root, values, True, lists_plainly)
-            if watched and prepared.watch_targets(self.module, shown, True, lists_plainly):
-                self._bound = _Bound(root, prepared, halves)
-        else:
-            pairs.take_snapshots([(averages, weight)], values, copied, any_device=True)
-            if halves:
-                pairs.copy_(halves, [averages[index] for index in half])
+        known = self._mixed
+        if known is not None and known.is_of(averages, copied) and known.run([weight], values):
+            self._show(halves, averages, half)
+            return
+        self._mixed = None
+        prepared = self._prepare(shown, averages, values, copied, half)
+        if not prepared.run([weight], values):
+            raise RuntimeError("another thread changed the model during the update")
+        if isinstance(prepared, MixedPass):
+            self._mixed = prepared
+            self._show(halves, averages, half)
+            return
         self._float32.mark(halves)
+        watched = prepared.watch_values(root, values, True, lists_plainly)
+        if watched and prepared.watch_targets(self.module, shown, True, lists_plainly):
+            self._bound = _Bound(root, prepared, halves)
+
+    def _show(self, halves: list[Any], averages: list[Any], half: list[int]) -> None:
+        """Rounds float32 averages into the half-precision tensors of the module."""
+        if halves:
+            pairs.copy_(halves, [averages[index] for index in half])
+            self._float32.mark(halves)
 
     def _prepare(
         self,
-        root: Any,
         shown: list[Any],
         averages: list[Any],
         values: list[Any],
         copied: list[int],
         half: list[int],
-    ) -> _core.Prepared | None:
-        """Returns the pass prepared, or None where native code does not serve all of it."""
-        if not all(pairs.is_served(device) for device in {t.device for t in (*shown, *values)}):
-            return None
+    ) -> _core.Prepared | MixedPass:
+        """Returns the pass, which rounds what is shown only if it is native as a whole."""
         within = set(half)
         memory = None
         targets: list[Any] = []
@@ -197,10 +200,7 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         if half:
             shown_half = [shown[index] for index in half]
             targets.append(("shown", "view", 0, 0, shown_half, None, half, None))
-        try:
-            return _core.Prepared(values, targets)
-        except _REFUSALS:
-            return None  # torch may serve some of the pairs; what it would not mend is raised there
+        return prepare_pass(values, targets, [averages], copied, any_device=True)
 
     def _matched(self, own: list[Named], theirs: list[Named]) -> list[Named]:
         """Returns the tensor of the model that goes into each of ours."""
@@ -249,7 +249,7 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         """Returns what to pickle: torch's state and the float32 averages."""
         state = self.__dict__.copy()
         state["_float32"] = self._float32.copy_for(self._half_tensors())
-        del state["_count"], state["_bound"], state["_known"]
+        del state["_count"], state["_bound"], state["_mixed"], state["_known"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -258,6 +258,7 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         self._float32 = Float32Averages.restored(state["_float32"], self._half_tensors())
         self._count = HostCount()
         self._bound = None
+        self._mixed = None
         self._known = {}
 
 

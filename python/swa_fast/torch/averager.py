@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
-import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from swa_fast import _core
 from swa_fast._checks import check_decay
-from swa_fast._counters import Counters
 from swa_fast.average import Average
-from swa_fast.decays import power
 
 from . import pairs
-from .arena import Arena, standalone
-from .nonfinite import all_finite, check_nonfinite
-from .offload import Offload, OffloadError, offloads
-from .sharding import agree, is_sharded, local, local_all, reshard
-from .snapshot_file import BackgroundWriter, write_safetensors
-from .source import Source, chooser, describe_mismatch, lists_plainly
+from .arena import standalone
+from .description import check_dtype, described
+from .mixed_pass import prepare_pass
+from .nonfinite import check_nonfinite
+from .sharding import local, local_all
+from .snapshot_file import BackgroundWriter, average_metadata, snapshot_path, write_safetensors
+from .snapshots import Snapshots
+from .source import Source, chooser
 from .state import SavedState, check_averages, check_state, require_shown
 from .swap import Exchange, KeptBuffers
-
-_REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
-
-# The key of the one average of an averager that was given none by name.
-_UNNAMED = ""
+from .turn import Turn
 
 
 class WeightAverager:
@@ -112,16 +104,15 @@ class WeightAverager:
         requires_grad_only: bool = False,
     ) -> None:
         """Allocates the averages; see the class for the arguments."""
-        described = _described(averages, dtype, decay, start, period, initial)
-        self._nonfinite = check_nonfinite(nonfinite)
-        self._device = None if device is None else torch.device(device)
+        descriptions = described(averages, dtype, decay, start, period, initial)
+        skips_nonfinite = check_nonfinite(nonfinite) == "skip"
+        place = None if device is None else torch.device(device)
         chosen = chooser(include, exclude, requires_grad_only)
-        self._source = Source(params_or_module, use_buffers, "params_or_module", chosen)
+        source = Source(params_or_module, use_buffers, "params_or_module", chosen)
+        self._snapshots = Snapshots(source, descriptions, place, skips_nonfinite)
         self._several = averages is not None
-        self._keys = list(described)
-        self._counters = Counters(list(described.values()))
-        self._skipped = [0] * len(self._keys)
         self._exchange = Exchange()
+        self._turn = Turn(self._exchange)
         self._swapped_in: int | None = None
         self._buffers = KeptBuffers()
         self._stored: list[Any] | None = None
@@ -129,19 +120,7 @@ class WeightAverager:
         # Called before the averages are read, by state_dict() with False and by all others with
         # True: what has put off an update makes it then.
         self.before_read: Callable[[bool], None] | None = None
-        self._offload = Offload()
-        self._submitted: list[int] = []  # the averages whose snapshots are in flight
-        self._turn = threading.Lock()
         self._writer = BackgroundWriter()
-        values = self._source.tensors()
-        self._sharded = any(is_sharded(value) for value in values)
-        self._copied = _copied(values)
-        self._arenas = [
-            Arena(values, _torch_dtype(average.dtype), self._device)
-            for average in described.values()
-        ]
-        self._prepared: _core.Prepared | None = None
-        self._quick = False  # whether update() may run what is prepared and look at nothing else
 
     @property
     def count(self) -> int:
@@ -152,19 +131,20 @@ class WeightAverager:
         """
         if self._several:
             raise RuntimeError(
-                f"count needs a single average. Received: averages {self._keys}; see .counts"
+                f"count needs a single average. Received: averages "
+                f"{self._snapshots.keys}; see .counts"
             )
-        return self._counters.counts[0]
+        return self._snapshots.counters.counts[0]
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of snapshots in each average, by its name; that of a single one is ``""``."""
-        return dict(zip(self._keys, self._counters.counts, strict=True))
+        return dict(zip(self._snapshots.keys, self._snapshots.counters.counts, strict=True))
 
     @property
     def step(self) -> int:
         """Number of calls of ``update`` so far."""
-        return self._counters.step
+        return self._snapshots.counters.step
 
     @property
     def skipped(self) -> Any:
@@ -173,13 +153,13 @@ class WeightAverager:
         An int; with several averages a dict of one int for each.
         """
         if self._several:
-            return dict(zip(self._keys, self._skipped, strict=True))
-        return self._skipped[0]
+            return dict(zip(self._snapshots.keys, self._snapshots.skipped, strict=True))
+        return self._snapshots.skipped[0]
 
     @property
     def names(self) -> list[str]:
         """The name of each averaged tensor, the module's own or its index in the list."""
-        return self._source.current_names()
+        return self._snapshots.source.current_names()
 
     def update(self, values: Any = None) -> bool:
         """Takes the parameters into the averages that are due.
@@ -197,104 +177,16 @@ class WeightAverager:
                 background failed after its call had returned, whose snapshot then is not in the
                 averages.
         """
-        self._begin("update()")
+        turn = self._turn
+        turn.take_unswapped("update()")
         try:
-            weights = self._counters.weights()
-            if weights is not None:
-                weights = self._take(weights, values)
-            self._counters.advance(weights)
+            return self._snapshots.update(values)
         finally:
-            self._turn.release()
-        return weights is not None and any(weight is not None for weight in weights)
-
-    def _take(self, weights: list[Any], values: Any) -> list[Any]:
-        """Takes the snapshots; returns the weights, with None in the place of one left out."""
-        if self._quick and values is None:
-            assert self._prepared is not None
-            listed = self._source.listed
-            if self._prepared.run(weights, listed):
-                return weights
-        self._settle()
-        tensors = self._values() if values is None else self._values_of(values, "values")
-        if self._nonfinite == "skip" and not agree(all_finite(local_all(tensors)), tensors):
-            for index, weight in enumerate(weights):
-                self._skipped[index] += weight is not None
-            return [None] * len(weights)
-        if offloads(self._device, tensors):
-            self._require_match(tensors)
-            self._offload.submit(local_all(tensors), lambda staged: self._fold(staged, weights))
-            self._submitted = [i for i, weight in enumerate(weights) if weight is not None]
-        else:
-            with self._explained(tensors):
-                self._fold(local_all(tensors), weights, watch=values is None)
-        return weights
-
-    def _fold(self, values: Sequence[Any], weights: Sequence[Any], watch: bool = False) -> None:
-        """Takes ``values``, plain tensors, into the averages, and prepares what was not."""
-        if self._prepared is not None and self._prepared.run(weights, values):
-            if watch:
-                self._watch(self._prepared, values)
-            return
-        self._forget()
-        parts = [local_all(arena.tensors) for arena in self._arenas]
-        same_place = all(
-            average.device == value.device for average, value in zip(parts[0], values, strict=False)
-        )
-        if same_place and all(pairs.is_served(device) for device in {v.device for v in values}):
-            targets: list[Any] = [
-                ("averages", "average", index, -1, part, arena.blocks, None, self._copied)
-                for index, (part, arena) in enumerate(zip(parts, self._arenas, strict=True))
-            ]
-            try:
-                prepared = _core.Prepared(values, targets)
-            except _REFUSALS:
-                pass  # torch may serve some of the pairs; what it would not mend is raised below
-            else:
-                self._run(prepared, values, weights, watch)
-                return
-        pairs.take_snapshots(
-            [
-                (part, weight)
-                for part, weight in zip(parts, weights, strict=True)
-                if weight is not None
-            ],
-            values,
-            self._copied,
-            any_device=self._device is not None,
-        )
-
-    def _run(
-        self, prepared: _core.Prepared, values: Sequence[Any], weights: Sequence[Any], watch: bool
-    ) -> None:
-        if not prepared.run(weights, values):
-            raise RuntimeError("the parameters were changed by another thread during the update")
-        self._prepared = prepared
-        if watch:
-            self._watch(prepared, values)
-
-    def _watch(self, prepared: _core.Prepared, values: Sequence[Any]) -> None:
-        """Lets ``update`` run what is prepared without listing the parameters, if it can."""
-        module = self._source.module
-        plain = self._nonfinite == "propagate" and not self._sharded
-        self._quick = plain and (
-            module is None
-            or prepared.watch_values(module, values, self._source.use_buffers, lists_plainly)
-        )
-
-    def _forget(self) -> None:
-        self._prepared, self._quick = None, False
+            turn.release()
 
     def _announce(self, needs_snapshot: bool = True) -> None:
         if self.before_read is not None and not self._exchange.active:
             self.before_read(needs_snapshot)
-
-    def _settle(self) -> None:
-        try:
-            self._offload.wait()
-        except OffloadError:
-            for index in self._submitted:  # it was counted when it was started
-                self._counters.take_back(index)
-            raise
 
     def averages(self, name: str | None = None) -> list[Any]:
         """Returns the tensors that hold the averages now, in the order of ``names``: no copies.
@@ -309,14 +201,14 @@ class WeightAverager:
         """
         index = self._index("averages()", name)
         self._announce()
-        self._settle()
+        self._snapshots.settle()
         return self._shown(index)
 
     def _shown(self, index: int) -> list[Any]:
-        tensors = self._arenas[index].tensors
+        tensors = self._snapshots.averages(index)
         if self._swapped_in != index:
             return list(tensors)
-        return self._exchange.where(tensors, self._values())
+        return self._exchange.where(tensors, self._snapshots.values())
 
     def copy_to(self, params: Any = None, name: str | None = None) -> None:
         """Copies the averages into parameters, rounding where those are narrower.
@@ -332,13 +224,13 @@ class WeightAverager:
         """
         index = self._index("copy_to()", name)
         self._announce()
-        with self._alone("copy_to()"):
-            self._settle()
-            self._require_snapshot("copy_to()", index)
-            values = self._values() if params is None else self._values_of(params, "params")
-            averages = local_all(self._arenas[index].tensors)
-            with self._explained(values):
-                pairs.copy_(local_all(values), averages, any_device=self._device is not None)
+        with self._turn.alone("copy_to()"):
+            self._snapshots.settle()
+            self._snapshots.require_snapshot("copy_to()", index)
+            values = self._snapshots.values_of(params, "params")
+            averages = local_all(self._snapshots.averages(index))
+            with self._snapshots.explained(values):
+                pairs.copy_(local_all(values), averages, any_device=self._snapshots.any_device)
 
     def lerp_to(self, decay: float, params: Any = None, name: str | None = None) -> None:
         """Moves parameters towards the averages: ``decay * parameter + (1 - decay) * average``.
@@ -356,18 +248,17 @@ class WeightAverager:
         """
         decay = check_decay("decay", decay)
         index = self._index("lerp_to()", name)
-        with self._alone("lerp_to()"):
-            self._settle()
-            self._require_snapshot("lerp_to()", index)
-            values = self._values() if params is None else self._values_of(params, "params")
-            averages = local_all(self._arenas[index].tensors)
-            with self._explained(values), torch.no_grad():
-                pairs.take_snapshots(
-                    [(local_all(values), 1.0 - decay)],
-                    averages,
-                    self._copied,
-                    any_device=self._device is not None,
-                )
+        with self._turn.alone("lerp_to()"):
+            self._snapshots.settle()
+            self._snapshots.require_snapshot("lerp_to()", index)
+            values = self._snapshots.values_of(params, "params")
+            averages = local_all(self._snapshots.averages(index))
+            with self._snapshots.explained(values):
+                moved, copied = local_all(values), self._snapshots.copied
+                target = ("params", "average", 0, -1, moved, None, None, copied)
+                prepare_pass(
+                    averages, [target], [moved], copied, any_device=self._snapshots.any_device
+                ).run([1.0 - decay], averages)
 
     @property
     def decays(self) -> dict[str, float]:
@@ -375,9 +266,11 @@ class WeightAverager:
 
         Of a mean it is ``count / (count + 1)``; of an average without a snapshot it is 0.
         """
-        counters = self._counters
+        counters = self._snapshots.counters
         found = {}
-        for index, (key, average) in enumerate(zip(self._keys, counters.averages, strict=True)):
+        for index, (key, average) in enumerate(
+            zip(self._snapshots.keys, counters.averages, strict=True)
+        ):
             count, update = counters.counts[index], counters.step + 1
             weight = average.weight(count, update, update - counters.last[index])
             found[key] = 1.0 - (1 / (weight + 1) if isinstance(weight, int) else weight)
@@ -396,10 +289,10 @@ class WeightAverager:
             RuntimeError: there is no snapshot yet, or the averages are swapped in.
         """
         index = self._index("distance()", name)
-        with self._alone("distance()"), torch.no_grad():
-            self._settle()
-            self._require_snapshot("distance()", index)
-            averages, values = self._arenas[index].tensors, self._values()
+        with self._turn.alone("distance()"), torch.no_grad():
+            self._snapshots.settle()
+            self._snapshots.require_snapshot("distance()", index)
+            averages, values = self._snapshots.averages(index), self._snapshots.values()
             norms = []
             names = []
             for key, average, value in zip(self.names, averages, values, strict=True):
@@ -436,34 +329,35 @@ class WeightAverager:
         """
         index = self._index("swap()", name)
         self._announce()
-        self._start("swap()")
+        self._turn.take("swap()")
         try:
             self._swap("swap()", index)
         finally:
             self._turn.release()
 
     def _swap(self, what: str, index: int) -> None:
-        self._settle()
-        self._require_snapshot(what, index)
+        self._snapshots.settle()
+        self._snapshots.require_snapshot(what, index)
         if self._exchange.active and self._swapped_in != index:
             assert self._swapped_in is not None
+            keys = self._snapshots.keys
             raise RuntimeError(
-                f"{what} is refused while average {self._keys[self._swapped_in]!r} is swapped into "
-                f"the parameters: swap it back first. Received: {self._keys[index]!r}"
+                f"{what} is refused while average {keys[self._swapped_in]!r} is swapped into the "
+                f"parameters: swap it back first. Received: {keys[index]!r}"
             )
-        values = self._values()
-        with self._explained(values):
-            averages = local_all(self._arenas[index].tensors)
+        values = self._snapshots.values()
+        with self._snapshots.explained(values):
+            averages = local_all(self._snapshots.averages(index))
             if self._exchange.active:
-                self._buffers.put_back(self._source.module)
-                self._exchange.end(averages, local_all(values), self._device is not None)
+                self._buffers.put_back(self._snapshots.source.module)
+                self._exchange.end(averages, local_all(values), self._snapshots.any_device)
                 self._buffers.forget()
             else:
-                self._exchange.begin(averages, local_all(values), self._device is not None)
+                self._exchange.begin(averages, local_all(values), self._snapshots.any_device)
                 try:
-                    self._buffers.keep(self._source.module)
+                    self._buffers.keep(self._snapshots.source.module)
                 except BaseException:
-                    self._exchange.end(averages, local_all(values), self._device is not None)
+                    self._exchange.end(averages, local_all(values), self._snapshots.any_device)
                     raise
         self._swapped_in = index if self._exchange.active else None
 
@@ -480,13 +374,13 @@ class WeightAverager:
         """
         index = self._index("applied()", name)
         self._announce()
-        with self._alone("applied()"):
+        with self._turn.alone("applied()"):
             self._swap("applied()", index)
         try:
             yield
         finally:
             if self._exchange.active:
-                self._turn.acquire()  # waits, and is never refused: it must swap back
+                self._turn.wait()  # and is never refused: it must swap back
                 try:
                     if self._exchange.active:
                         self._swap("applied()", index)
@@ -499,10 +393,10 @@ class WeightAverager:
         A second call replaces the copy. ``applied()`` does what ``store``, ``copy_to`` and
         ``restore`` do together, without the memory of a copy.
         """
-        with self._alone("store()"):
-            self._settle()
-            self._stored = [local(value).detach().clone() for value in self._values()]
-            self._stored_buffers.keep(self._source.module)
+        with self._turn.alone("store()"):
+            self._snapshots.settle()
+            self._stored = [local(value).detach().clone() for value in self._snapshots.values()]
+            self._stored_buffers.keep(self._snapshots.source.module)
 
     def restore(self) -> None:
         """Puts back what ``store`` kept, bit for bit, and gives its memory back.
@@ -511,14 +405,14 @@ class WeightAverager:
             RuntimeError: nothing was stored, or the averages are swapped in.
             ValueError: the parameters no longer match; nothing was written.
         """
-        with self._alone("restore()"):
-            self._settle()
+        with self._turn.alone("restore()"):
+            self._snapshots.settle()
             if self._stored is None:
                 raise RuntimeError("restore() needs a store() before it. Received: none")
-            values = self._values()
-            with self._explained(values):
+            values = self._snapshots.values()
+            with self._snapshots.explained(values):
                 pairs.copy_(local_all(values), self._stored, any_device=True)
-            self._stored_buffers.put_back(self._source.module)
+            self._stored_buffers.put_back(self._snapshots.source.module)
             self._stored = None
             self._stored_buffers.forget()
 
@@ -528,8 +422,7 @@ class WeightAverager:
         For ``device="cpu"`` beside a GPU; the next ``update`` sets the hook again. The hook goes
         with the averager, too.
         """
-        self._settle()
-        self._offload.detach()
+        self._snapshots.detach()
 
     def to(self, device: Any = None, dtype: Any = None) -> WeightAverager:
         """Moves the averages to ``device``, as after moving the model there, and returns self.
@@ -541,17 +434,10 @@ class WeightAverager:
         Raises:
             TypeError: ``dtype`` is no floating-point dtype.
         """
-        _check_dtype(dtype)
-        with self._alone("to()"):
-            self._settle()
-            place = None if device is None else torch.device(device)
-            self._arenas = [
-                Arena(arena.tensors, *_as_before(arena.tensors, place, dtype))
-                for arena in self._arenas
-            ]
-            if self._device is not None and place is not None:
-                self._device = place
-            self._forget()
+        check_dtype(dtype)
+        with self._turn.alone("to()"):
+            self._snapshots.settle()
+            self._snapshots.move(None if device is None else torch.device(device), dtype)
         return self
 
     def pin_memory(self) -> None:
@@ -560,11 +446,9 @@ class WeightAverager:
         Raises:
             RuntimeError: there is no GPU, or the averages are swapped in.
         """
-        with self._alone("pin_memory()"):
-            self._settle()
-            for arena in self._arenas:
-                arena.pin_memory()
-            self._forget()
+        with self._turn.alone("pin_memory()"):
+            self._snapshots.settle()
+            self._snapshots.pin_memory()
 
     def state_dict(self, config: bool = False) -> dict[str, Any]:
         """Returns the averages by name (no copies), and the counters.
@@ -584,17 +468,17 @@ class WeightAverager:
         "weights", and a warning says so: the model's state then holds the averages.
         """
         self._announce(False)
-        self._settle()
+        self._snapshots.settle()
         names = self.names
         averages = [
             dict(zip(names, map(standalone, self._shown(index)), strict=True))
-            for index in range(len(self._keys))
+            for index in range(len(self._snapshots.keys))
         ]
-        counters = self._counters
+        counters = self._snapshots.counters
         state: dict[str, Any]
         if self._several:
             state = {
-                "averages": dict(zip(self._keys, averages, strict=True)),
+                "averages": dict(zip(self._snapshots.keys, averages, strict=True)),
                 "counts": self.counts,
                 "step": counters.step,
                 "skipped": self.skipped,
@@ -604,7 +488,7 @@ class WeightAverager:
                 "averages": averages[0],
                 "count": counters.counts[0],
                 "step": counters.step,
-                "skipped": self._skipped[0],
+                "skipped": self._snapshots.skipped[0],
             }
         if config:
             state["config"] = self._config()
@@ -615,14 +499,16 @@ class WeightAverager:
                 "the model's state first, then this one",
                 stacklevel=2,
             )
-            shown = self._arenas[self._swapped_in].tensors
+            shown = self._snapshots.averages(self._swapped_in)
             weights = self._exchange.own_values(shown)
             state["weights"] = dict(zip(names, map(standalone, weights), strict=True))
         return state
 
     def _config(self) -> dict[str, Any]:
-        described = self._counters.averages
-        return {key: one.to_dict() for key, one in zip(self._keys, described, strict=True)}
+        described = self._snapshots.counters.averages
+        return {
+            key: one.to_dict() for key, one in zip(self._snapshots.keys, described, strict=True)
+        }
 
     def save(self, path: Any, name: str | None = None) -> None:
         """Writes an average as a safetensors file, under the names of the parameters.
@@ -640,8 +526,8 @@ class WeightAverager:
             OSError: it cannot be written; what was there is there still.
         """
         index = self._index("save()", name)
-        with self._alone("save()"):
-            self._settle()
+        with self._turn.alone("save()"):
+            self._snapshots.settle()
             tensors, metadata = self._file("save()", index)
             write_safetensors(Path(path), tensors, metadata)
 
@@ -665,19 +551,19 @@ class WeightAverager:
             ValueError: as ``save``.
             OSError: the folder cannot be made, or an earlier file could not be written.
         """
-        with self._alone("write_snapshot()"):
-            self._settle()
+        with self._turn.alone("write_snapshot()"):
+            self._snapshots.settle()
             self._writer.wait()
-            taken = [index for index, count in enumerate(self._counters.counts) if count]
+            taken = [index for index, count in enumerate(self._snapshots.counters.counts) if count]
             if not taken:
-                self._require_snapshot("write_snapshot()", 0)
+                self._snapshots.require_snapshot("write_snapshot()", 0)
             place = Path(folder)
             files = {}
             for index in taken:
-                key = re.sub(r"[^A-Za-z0-9._-]", "_", self._keys[index]) or "average"
                 tensors, metadata = self._file("write_snapshot()", index)
                 copies = {each: tensor.cpu().clone() for each, tensor in tensors.items()}
-                files[place / f"step-{self.step:09d}-{key}.safetensors"] = copies, metadata
+                path = snapshot_path(place, self.step, self._snapshots.keys[index])
+                files[path] = copies, metadata
             place.mkdir(parents=True, exist_ok=True)
             self._writer.write(files)
             if not background:
@@ -694,22 +580,17 @@ class WeightAverager:
 
     def _file(self, what: str, index: int) -> tuple[dict[str, Any], dict[str, str]]:
         """Returns the tensors and the metadata of an average's file."""
-        self._require_snapshot(what, index)
-        if self._sharded:
+        snapshots = self._snapshots
+        snapshots.require_snapshot(what, index)
+        if snapshots.is_sharded:
             raise ValueError(
                 f"{what} needs whole parameters, and these are sharded: save state_dict() with "
                 "torch.distributed.checkpoint"
             )
-        average = self._counters.averages[index]
-        metadata = {
-            "format": "pt",
-            "step": str(self.step),
-            "count": str(self._counters.counts[index]),
-            "average": json.dumps(average.to_dict()),
-        }
-        if isinstance(average.decay, power):
-            metadata["sigma_rel"] = repr(average.decay.sigma_rel)
-        return dict(zip(self.names, self._arenas[index].tensors, strict=True)), metadata
+        tensors = dict(zip(self.names, snapshots.averages(index), strict=True))
+        counters = snapshots.counters
+        average, count = counters.averages[index], counters.counts[index]
+        return tensors, average_metadata(average, counters.step, count)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Loads what ``state_dict`` returned, from a model with the same parameters.
@@ -721,16 +602,13 @@ class WeightAverager:
             KeyError, TypeError, ValueError: it does not match; nothing was changed.
             RuntimeError: the averages are swapped in.
         """
-        with self._alone("load_state_dict()"):
-            self._settle()
+        with self._turn.alone("load_state_dict()"):
+            self._snapshots.settle()
             state, loaded, weights = self._checked(state_dict)
-            counters = Counters(self._counters.averages)
-            counters.load(state.step, state.counts)
-            for arena, tensors in zip(self._arenas, loaded, strict=True):
-                pairs.copy_(local_all(arena.tensors), local_all(tensors), any_device=True)
+            self._snapshots.load(state.step, state.counts, state.skipped, loaded)
             if weights is not None:
-                pairs.copy_(local_all(self._values()), local_all(weights), any_device=True)
-            self._counters, self._skipped = counters, state.skipped
+                values = local_all(self._snapshots.values())
+                pairs.copy_(values, local_all(weights), any_device=True)
 
     def copy_only(self, names: Collection[str]) -> None:
         """Copies some of the tensors at each snapshot from now on, instead of averaging them.
@@ -744,19 +622,16 @@ class WeightAverager:
             ValueError: a name is not one of ``names``; nothing was changed.
             RuntimeError: the averages are swapped in, or used by another thread.
         """
-        with self._alone("copy_only()"):
+        with self._turn.alone("copy_only()"):
             known = self.names
             unknown = sorted(set(names) - set(known))
             if unknown:
                 raise ValueError(
                     f"copy_only() takes names of averaged tensors. Received: {unknown[:5]}"
                 )
-            self._settle()
+            self._snapshots.settle()
             chosen = set(names)
-            copied = set(_copied(self._arenas[0].tensors) or ())
-            copied.update(index for index, name in enumerate(known) if name in chosen)
-            self._copied = sorted(copied) or None
-            self._forget()
+            self._snapshots.copy_only([i for i, name in enumerate(known) if name in chosen])
 
     def check_loadable(self, state_dict: Mapping[str, Any]) -> None:
         """Raises what ``load_state_dict`` would raise for a state that does not match.
@@ -765,22 +640,22 @@ class WeightAverager:
             KeyError, TypeError, ValueError: it does not match.
             RuntimeError: the averages are swapped in.
         """
-        self._require_not_swapped("load_state_dict()")
+        self._turn.require_unswapped("load_state_dict()")
         self._checked(state_dict)
 
     def _checked(self, state_dict: Any) -> tuple[SavedState, list[list[Any]], list[Any] | None]:
         """Returns a saved state's parts: the rest, each average's tensors, and the weights."""
-        keys = self._keys if self._several else None
-        state = check_state(state_dict, keys, self._counters.averages)
+        keys = self._snapshots.keys if self._several else None
+        state = check_state(state_dict, keys, self._snapshots.counters.averages)
         names = self.names
-        labels = self._source.labels
+        labels = self._snapshots.source.labels
         loaded = [
-            check_averages(names, labels, arena.tensors, saved, where)
-            for arena, (where, saved) in zip(self._arenas, state.averages, strict=True)
+            check_averages(names, labels, self._snapshots.averages(index), saved, where)
+            for index, (where, saved) in enumerate(state.averages)
         ]
         if "weights" not in state_dict:
             return state, loaded, None
-        values = self._values()
+        values = self._snapshots.values()
         weights = check_averages(
             names, labels, values, state_dict["weights"], "state_dict['weights']"
         )
@@ -788,28 +663,25 @@ class WeightAverager:
         return state, loaded, weights
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what to copy or pickle, with no update in flight."""
-        self._settle()
+        """Returns what to copy or pickle."""
         state = self.__dict__.copy()
-        del state["_prepared"], state["_turn"], state["_writer"]
+        del state["_writer"]
         state["before_read"] = None  # of an SWA, which sets it again in its own copy
-        state["_arenas"] = [list(map(standalone, arena.tensors)) for arena in self._arenas]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores from a pickle."""
         self.__dict__.update(state)
-        self._arenas = [Arena(tensors, *_as_before(tensors)) for tensors in state["_arenas"]]
-        self._turn = threading.Lock()
         self._writer = BackgroundWriter()
-        self._forget()
 
     def __repr__(self) -> str:
         """Tells the schedules, the counts and how many tensors there are."""
-        described = dict(zip(self._keys, self._counters.averages, strict=True))
-        what = f"averages={described}" if self._several else str(self._counters.averages[0])
+        described = dict(zip(self._snapshots.keys, self._snapshots.counters.averages, strict=True))
+        what = (
+            f"averages={described}" if self._several else str(self._snapshots.counters.averages[0])
+        )
         count = f"counts={self.counts}" if self._several else f"count={self.count}"
-        tensors = len(self._source.names)
+        tensors = len(self._snapshots.source.names)
         return f"WeightAverager({what}, {count}, step={self.step}, {tensors} tensors)"
 
     def follow(self, tensors: list[Any]) -> None:
@@ -817,23 +689,12 @@ class WeightAverager:
 
         Whether they match is seen by the next call, which refuses them if not.
         """
-        self._source.replace(tensors)
+        self._snapshots.source.replace(tensors)
 
     def continue_from(self, other: WeightAverager) -> None:
         """Takes the step and skipped counters of one that has no snapshot yet."""
-        self._counters.load(other.step, [0] * len(self._keys))
-        self._skipped = list(other._skipped)
-
-    def _values(self) -> list[Any]:
-        if self._sharded and self._source.module is not None:
-            reshard(self._source.module)
-        return self._source.tensors()
-
-    def _values_of(self, params_or_module: Any, what: str) -> list[Any]:
-        values = self._source.tensors_of(params_or_module, what)
-        if self._sharded and isinstance(params_or_module, torch.nn.Module):
-            reshard(params_or_module)
-        return values
+        nothing = [0] * len(self._snapshots.keys)
+        self._snapshots.load(other.step, nothing, other._snapshots.skipped)
 
     def _index(self, what: str, name: str | None) -> int:
         if not self._several:
@@ -842,133 +703,10 @@ class WeightAverager:
             raise ValueError(
                 f"{what} takes no name, because there is a single average. Received: {name!r}"
             )
-        if name not in self._keys:
+        if name not in self._snapshots.keys:
             received = "none" if name is None else repr(name)
             raise ValueError(
-                f"{what} needs the name of one of the averages {self._keys}. Received: {received}"
+                f"{what} needs the name of one of the averages {self._snapshots.keys}. Received: "
+                f"{received}"
             )
-        return self._keys.index(name)
-
-    @contextlib.contextmanager
-    def _explained(self, values: list[Any]) -> Iterator[None]:
-        try:
-            yield
-        except _REFUSALS as error:
-            self._require_match(values, error)
-            raise
-
-    def _require_match(self, values: list[Any], error: Exception | None = None) -> None:
-        mismatch = describe_mismatch(
-            self._source.labels,
-            self._arenas[0].tensors,
-            values,
-            any_device=self._device is not None,
-        )
-        if mismatch is not None:
-            raise ValueError(f"the parameters do not match the averages: {mismatch}") from error
-
-    def _require_snapshot(self, what: str, index: int) -> None:
-        if self._counters.counts[index] == 0:
-            average = self._counters.averages[index]
-            raise RuntimeError(
-                f"{what} needs at least one snapshot. Received: none in {self.step} calls of "
-                f"update() (start={average.start}, period={average.period})"
-            )
-
-    def _start(self, what: str) -> None:
-        """Takes the turn: a check and what follows from it must not be parted by another thread.
-
-        The fused calls release the interpreter lock, so without it two threads could both find the
-        averages not swapped in, and both swap.
-        """
-        if not self._turn.acquire(blocking=False):
-            raise RuntimeError(
-                f"{what} is refused while another call of the same averager is under way: let one "
-                "thread at a time use it"
-            )
-
-    def _begin(self, what: str) -> None:
-        """Takes the turn for a call that is refused while swapped."""
-        self._require_not_swapped(what)  # also first, as it tells more
-        self._start(what)
-        if self._exchange.active:
-            self._turn.release()
-            self._require_not_swapped(what)
-
-    @contextlib.contextmanager
-    def _alone(self, what: str) -> Iterator[None]:
-        self._begin(what)
-        try:
-            yield
-        finally:
-            self._turn.release()
-
-    def _require_not_swapped(self, what: str) -> None:
-        if self._exchange.active:
-            raise RuntimeError(
-                f"{what} is refused while the averages are swapped into the parameters: swap back "
-                "first"
-            )
-
-
-def _described(
-    averages: Any, dtype: Any, decay: Any, start: Any, period: Any, initial: Any
-) -> dict[str, Average]:
-    """Returns the averages by name, from either way to describe them."""
-    if averages is None:
-        _check_dtype(dtype)
-        return {_UNNAMED: Average(decay, start, period, dtype, initial)}
-    given: dict[str, Any] = {
-        "dtype": dtype,
-        "decay": decay,
-        "start": start or None,
-        "period": period,
-    }
-    given["period"] = None if period == 1 else period
-    given["initial"] = initial or None
-    received = [name for name, value in given.items() if value is not None]
-    if received:
-        raise TypeError(
-            f"{', '.join(received)} describe a single average, and averages describes several: put "
-            "them into each swa_fast.Average"
-        )
-    if not isinstance(averages, Mapping) or not averages:
-        raise TypeError(
-            "averages must be a dict with at least one {name: swa_fast.Average(...)}. Received: "
-            f"{averages!r}"
-        )
-    for name, average in averages.items():
-        if not isinstance(name, str) or not name or not isinstance(average, Average):
-            raise TypeError(
-                "averages must be a dict of {name: swa_fast.Average(...)}, each name a str. "
-                f"Received: {{{name!r}: {average!r}}}"
-            )
-    return dict(averages)
-
-
-def _check_dtype(dtype: Any) -> None:
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise TypeError(f"dtype must be a floating-point torch.dtype. Received: {dtype!r}")
-
-
-def _torch_dtype(name: str | None) -> Any:
-    return None if name is None else getattr(torch, name)
-
-
-def _copied(values: Sequence[Any]) -> list[int] | None:
-    """Returns the indices of the values that are copied and not averaged: integers and bools."""
-    copied = [
-        index
-        for index, value in enumerate(values)
-        if not (value.is_floating_point() or value.is_complex())
-    ]
-    return copied or None
-
-
-def _as_before(tensors: Sequence[Any], device: Any = None, dtype: Any = None) -> tuple[Any, Any]:
-    """Returns (dtype, device) for an ``Arena`` of copies as they are, but for what is given."""
-    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
-    kept = {tensor.dtype for tensor in floating}
-    if dtype is None and len(kept) == 1:
-        dtype = kept.pop()
-    return dtype, device
+        return self._snapshots.keys.index(name)

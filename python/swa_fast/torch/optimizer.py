@@ -14,7 +14,7 @@ from swa_fast.average import Average
 
 from . import optimizer_state, steps
 from .averager import WeightAverager
-from .source import unique
+from .module_tree import unique
 
 # Where version 0.1.0 kept the averager's state.
 _OWN = "averager"

@@ -10,7 +10,7 @@ import torch
 
 from . import pairs
 from .averager import WeightAverager
-from .source import Named, named_tensors
+from .module_tree import Named, named_tensors
 
 
 class ShownModel:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from swa_fast.average import Average
+from swa_fast.decays import power
 
 _CODES = {
     torch.float64: "F64",
@@ -72,6 +76,31 @@ def write_safetensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def average_metadata(average: Average, step: int, count: int) -> dict[str, str]:
+    """Returns the metadata of an average's file.
+
+    Args:
+        average: its description.
+        step: updates so far.
+        count: snapshots in it.
+    """
+    metadata = {
+        "format": "pt",
+        "step": str(step),
+        "count": str(count),
+        "average": json.dumps(average.to_dict()),
+    }
+    if isinstance(average.decay, power):
+        metadata["sigma_rel"] = repr(average.decay.sigma_rel)
+    return metadata
+
+
+def snapshot_path(folder: Path, step: int, key: str) -> Path:
+    """Returns where the snapshot of an average is written, by its step and its name."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", key) or "average"
+    return folder / f"step-{step:09d}-{name}.safetensors"
 
 
 class BackgroundWriter:

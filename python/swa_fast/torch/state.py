@@ -11,8 +11,9 @@ import torch
 from swa_fast._schedule import check_integer
 from swa_fast.average import Average
 
+from .mismatch import describe_mismatch
+from .module_tree import without_wrappers
 from .sharding import local
-from .source import describe_mismatch, without_wrappers
 
 # Up to here a float64 tells one count from the next, as the weight 1 / (count + 1) needs.
 _LARGEST = 2**53 - 1

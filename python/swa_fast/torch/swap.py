@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from . import pairs
+from .mismatch import why_unreadable
+from .module_tree import parameters_and_buffers
 from .sharding import is_sharded, like_shard, local
-from .source import parameters_and_buffers, why_unreadable
 
 
 class Exchange:

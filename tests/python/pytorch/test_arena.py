@@ -69,7 +69,7 @@ def test_averages_outlive_the_tensor_that_stood_for_them() -> None:
     value = torch.ones(1000)
     averager = WeightAverager([value])
     averager.update()
-    averager._arenas[0].blocks[0].set_(torch.zeros(1))
+    averager._snapshots.arenas[0].blocks[0].set_(torch.zeros(1))
     value.fill_(3.0)
     averager.update()
     assert (averager.averages()[0] == 2.0).all()

@@ -101,7 +101,7 @@ def test_swalr_and_bn_as_in_the_documentation_of_torch() -> None:
 
 
 def test_listing_follows_torch_on_awkward_modules() -> None:
-    from swa_fast.torch.source import parameters_and_buffers
+    from swa_fast.torch.module_tree import parameters_and_buffers
 
     class Odd(nn.Module):
         def __init__(self) -> None:

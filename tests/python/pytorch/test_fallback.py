@@ -18,6 +18,7 @@ from swa_fast.torch import (
     get_ema_multi_avg_fn,
     get_swa_multi_avg_fn,
     pairs,
+    sorting,
 )
 from swa_fast.torch.averaged_model import HostCount
 from torch_reference import all_bits, make_net, snapshots
@@ -30,7 +31,7 @@ def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("native code was called")
 
-    monkeypatch.setattr(pairs, "is_served", lambda device: False)
+    monkeypatch.setattr(sorting, "is_served", lambda device: False)
     for name in ("running_mean_", "lerp_", "swap_", "copy_"):
         monkeypatch.setattr(swa_fast, name, never)
 
@@ -82,14 +83,14 @@ def test_a_device_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("no kernels for it")
 
     monkeypatch.setattr(swa_fast, "running_mean_", refuse)
-    pairs.is_served.cache_clear()
+    sorting.is_served.cache_clear()
     try:
         device = torch.device("meta")
-        assert [pairs.is_served(device) for _ in range(3)] == [False] * 3
+        assert [sorting.is_served(device) for _ in range(3)] == [False] * 3
         assert calls == [device]
-        assert pairs.is_served(torch.device("cpu"))
+        assert sorting.is_served(torch.device("cpu"))
     finally:
-        pairs.is_served.cache_clear()
+        sorting.is_served.cache_clear()
 
 
 def test_a_refusal_that_torch_would_not_mend_stands() -> None:
@@ -152,7 +153,7 @@ def test_a_count_on_a_device_is_read_only_after_someone_wrote_it() -> None:
 
 
 def test_what_does_not_match_is_refused_on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "is_served", lambda device: False)
+    monkeypatch.setattr(sorting, "is_served", lambda device: False)
     one, other = torch.zeros(2), torch.ones(3)
     for call in (pairs.copy_, pairs.swap_, lambda a, v: pairs.running_mean_(a, v, 1)):
         with pytest.raises(ValueError, match="shape"):

@@ -27,11 +27,13 @@ from swa_fast.torch.offload import CudaCopier, Offload, OffloadError  # noqa: E4
 def test_update_returns_before_the_copies_are_made_and_reads_wait(copier: SlowCopier) -> None:
     model, averager = make(copier)
     set_weights(model, 4.0)
-    before = [x.clone() for x in averager._arenas[0].tensors]
+    before = [x.clone() for x in averager._snapshots.averages(0)]
     assert averager.update()
     assert averager.count == 1
     assert not copier.started[0].done.is_set()
-    assert all(torch.equal(a, b) for a, b in zip(averager._arenas[0].tensors, before, strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(averager._snapshots.averages(0), before, strict=True)
+    )
     reading = threading.Timer(0.2, copier.started[0].finish.set)
     reading.start()
     assert all((a == 4.0).all() for a in averager.averages())
@@ -61,7 +63,7 @@ def test_half_precision_is_folded_into_float32(copier: SlowCopier) -> None:
     copier.automatic = True
     model = torch.nn.Linear(3, 2, dtype=torch.bfloat16)
     averager = WeightAverager(model, device="cpu")
-    averager._offload = Offload(copier)
+    averager._snapshots.offload = Offload(copier)
     for number in (1.0, 2.0, 6.0):
         set_weights(model, number)
         averager.update()
@@ -88,10 +90,10 @@ def test_an_optimizer_waits_for_what_it_is_about_to_write(copier: SlowCopier) ->
     "read",
     [
         lambda averager: averager.state_dict()["averages"]["weight"],
-        lambda averager: averager.copy_to() or averager._source.module.weight,
-        lambda averager: averager.swap() or averager._source.module.weight,
-        lambda averager: averager.to("cpu")._arenas[0].tensors[0],
-        lambda averager: copy.deepcopy(averager)._arenas[0].tensors[0],
+        lambda averager: averager.copy_to() or averager._snapshots.source.module.weight,
+        lambda averager: averager.swap() or averager._snapshots.source.module.weight,
+        lambda averager: averager.to("cpu")._snapshots.averages(0)[0],
+        lambda averager: copy.deepcopy(averager)._snapshots.averages(0)[0],
     ],
     ids=["state_dict", "copy_to", "swap", "to", "deepcopy"],
 )
@@ -106,9 +108,9 @@ def test_every_read_waits(copier: SlowCopier, read: Any) -> None:
 def test_it_can_be_thrown_away_in_flight(copier: SlowCopier) -> None:
     model, averager = make(copier)
     averager.update()
-    hook = averager._offload._hook.id
+    hook = averager._snapshots.offload._hook.id
     assert hook in _global_optimizer_pre_hooks
-    gone = weakref.ref(averager._offload)
+    gone = weakref.ref(averager._snapshots.offload)
     copies = copier.started[0]
     del averager
     copies.finish.set()
@@ -147,7 +149,7 @@ def test_a_forked_child_does_not_hang(copier: SlowCopier) -> None:
 def test_the_process_exits_with_an_update_in_flight() -> None:
     code = """
 import threading, torch
-from swa_fast.torch import WeightAverager, averager
+from swa_fast.torch import WeightAverager, snapshots
 from swa_fast.torch.offload import Offload
 class Copies:
     pending = ()
@@ -158,9 +160,9 @@ class Copies:
 class Copier:
     def stage(self, value): return torch.zeros_like(value.detach())
     def start(self, staging, values): return Copies()
-averager.offloads = lambda device, values: True
+snapshots.offloads = lambda device, values: True
 averager = WeightAverager(torch.nn.Linear(300, 300), device="cpu")
-averager._offload = Offload(Copier())
+averager._snapshots.offload = Offload(Copier())
 averager.update()
 print("end", flush=True)
 """
@@ -187,7 +189,7 @@ def test_the_cuda_copier_serves_values_on_the_cpu_at_once() -> None:
 def test_averages_on_the_cpu_of_parameters_on_the_cpu_stay_plain() -> None:
     averager = WeightAverager(torch.nn.Linear(3, 2), device="cpu")
     averager.update()
-    assert averager._offload._executor is None
+    assert averager._snapshots.offload._executor is None
 
 
 def test_detach_takes_the_hook_away_until_the_next_update(copier: SlowCopier) -> None:
@@ -215,7 +217,7 @@ def test_an_averager_is_freed_at_once_after_an_update_in_the_background(
     _, averager = make(copier)
     averager.update()
     copier.started[0].done.wait(60)
-    averager._offload._pool().submit(int).result(60)  # the update before it has returned
+    averager._snapshots.offload._pool().submit(int).result(60)  # the update before it has returned
     alive = weakref.ref(averager)
     gc.disable()
     try:

@@ -81,7 +81,7 @@ def test_an_interrupted_wait_loses_nothing(copier: SlowCopier) -> None:
     finally:
         timer.join()
         signal.signal(signal.SIGINT, kept)
-    averager._offload.hold_back_writers()  # still in flight: writers wait for it
+    averager._snapshots.offload.hold_back_writers()  # still in flight: writers wait for it
     assert copier.started[1].held_back == 1
     set_weights(model, 100.0)
     assert all((a == 6.0).all() for a in averager.averages())

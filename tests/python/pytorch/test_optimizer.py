@@ -203,7 +203,7 @@ def test_a_state_whose_averages_cannot_be_copied_changes_nothing() -> None:
     optimizer.param_groups[0]["lr"] = 0.05
     train()
     before = copy.deepcopy(optimizer.state_dict())
-    live = optimizer.averager._arenas[0].tensors[0]
+    live = optimizer.averager._snapshots.averages(0)[0]
     saved["state"][0]["swa_average"] = live.t()  # shares its memory with the average
     with pytest.raises(ValueError, match="overlap"):
         optimizer.load_state_dict(saved)

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from swa_fast.torch import AveragedModel, WeightAverager, pairs
+from swa_fast.torch import AveragedModel, WeightAverager, pairs, sorting
 
 
 class Views(nn.Module):
@@ -134,7 +134,7 @@ def test_values_that_cannot_be_read_are_refused_by_name(bad: Any, message: str |
 @pytest.mark.parametrize("served", [True, False])
 def test_complex_and_real_do_not_mix(served: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not served:
-        monkeypatch.setattr(pairs, "is_served", lambda device: False)
+        monkeypatch.setattr(sorting, "is_served", lambda device: False)
     for one, other in ((torch.zeros(2), torch.ones(2) * 1j), (torch.zeros(2) * 1j, torch.ones(2))):
         for call in (pairs.copy_, lambda a, v: pairs.running_mean_(a, v, 1)):
             with pytest.raises(TypeError, match="complex tensors pair with complex tensors only"):
@@ -169,7 +169,7 @@ def test_a_negative_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match=r"count must be >= 0\. Received: -1"):
             averaged.update_parameters(model)
-        monkeypatch.setattr(pairs, "is_served", lambda device: False)
+        monkeypatch.setattr(sorting, "is_served", lambda device: False)
     assert int(averaged.n_averaged) == -1
 
 

@@ -293,7 +293,7 @@ def test_leaving_applied_waits_for_another_thread_and_swaps_back() -> None:
     averager.update()
     weight.fill_(3.0)
     with averager.applied():
-        averager._turn.acquire()
+        averager._turn.wait()
         threading.Timer(0.1, averager._turn.release).start()
     assert weight.tolist() == [3.0, 3.0]
     assert averager.update()

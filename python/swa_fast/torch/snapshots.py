@@ -1,0 +1,303 @@
+"""Taking snapshots: the tensors of a source, the averages of them, and the pass between the two."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from swa_fast import _core
+from swa_fast._counters import Counters
+from swa_fast.average import Average
+
+from . import pairs
+from .arena import Arena, standalone
+from .mismatch import describe_mismatch
+from .mixed_pass import MixedPass, prepare_pass
+from .module_tree import lists_plainly
+from .nonfinite import all_finite
+from .offload import Offload, OffloadError, offloads
+from .sharding import agree, is_sharded, local_all, reshard
+from .source import Source
+
+_REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
+
+
+class Snapshots:
+    """Several averages of the tensors of a source, with their counters.
+
+    What an update does is prepared at the first one and kept: the next ones verify and run it.
+
+    Args:
+        source: lists the tensors.
+        averages: the description of each average, by its name.
+        device: where the averages are kept; None for that of each tensor.
+        skips_nonfinite: whether a snapshot that holds NaN or infinity is left out.
+
+    Attributes:
+        source: the same.
+        keys: the names of the averages.
+        counters: of the averages.
+        skipped: for each average, the snapshots left out.
+        device: as given.
+        copied: the indices of the tensors that are copied and not averaged, or None.
+        arenas: where each average lives.
+        offload: the update that is in flight, if any.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        averages: Mapping[str, Average],
+        device: Any,
+        skips_nonfinite: bool,
+    ) -> None:
+        """Allocates the averages and fills them with the tensors as they are now."""
+        self.source = source
+        self.keys = list(averages)
+        self.counters = Counters(list(averages.values()))
+        self.skipped = [0] * len(self.keys)
+        self.device = device
+        self._skips_nonfinite = skips_nonfinite
+        values = source.tensors()
+        self.is_sharded = any(is_sharded(value) for value in values)
+        self.copied = _copied(values)
+        self.arenas = [
+            Arena(values, _torch_dtype(average.dtype), device) for average in averages.values()
+        ]
+        self.offload = Offload()
+        self._submitted: list[int] = []  # the averages whose snapshots are in flight
+        self._pass: _core.Prepared | MixedPass | None = None
+        self._quick: _core.Prepared | None = None  # what may run and look at nothing else
+
+    def update(self, values: Any = None) -> bool:
+        """Takes the values into the averages that are due, and counts the update.
+
+        Args:
+            values: a module or a list, in the place of the source's tensors.
+
+        Returns:
+            Whether a snapshot was taken, by any of the averages.
+
+        Raises:
+            ValueError: the values do not match the averages; nothing was written or counted.
+            OffloadError: the update before this one failed in the background.
+        """
+        counters = self.counters
+        weights = counters.weights()
+        if weights is None:
+            counters.advance(None)
+            return False
+        quick = self._quick
+        if quick is None or values is not None or not quick.run(weights, self.source.listed):
+            weights = self._take(weights, values)
+        counters.advance(weights)
+        return any(weight is not None for weight in weights)
+
+    def _take(self, weights: list[Any], values: Any) -> list[Any]:
+        """Takes the snapshots; returns the weights, with None in the place of one left out."""
+        self.settle()
+        tensors = self.values_of(values, "values")
+        if self._skips_nonfinite and not agree(all_finite(local_all(tensors)), tensors):
+            for index, weight in enumerate(weights):
+                self.skipped[index] += weight is not None
+            return [None] * len(weights)
+        if offloads(self.device, tensors):
+            self._require_match(tensors)
+            self.offload.submit(local_all(tensors), lambda staged: self._fold(staged, weights))
+            self._submitted = [i for i, weight in enumerate(weights) if weight is not None]
+        else:
+            with self.explained(tensors):
+                self._fold(local_all(tensors), weights, watch=values is None)
+        return weights
+
+    def _fold(self, values: Sequence[Any], weights: Sequence[Any], watch: bool = False) -> None:
+        """Takes ``values``, plain tensors, into the averages, and prepares what was not."""
+        if self._pass is None or not self._pass.run(weights, values):
+            self._forget()
+            prepared = self._prepare(values)
+            if not prepared.run(weights, values):
+                raise RuntimeError(
+                    "the parameters were changed by another thread during the update"
+                )
+            self._pass = prepared
+        if watch and isinstance(self._pass, _core.Prepared):
+            self._watch(self._pass, values)
+
+    def _prepare(self, values: Sequence[Any]) -> _core.Prepared | MixedPass:
+        """Returns the pass over all averages.
+
+        Raises:
+            BufferError, TypeError, ValueError: the values do not match.
+        """
+        parts = [local_all(arena.tensors) for arena in self.arenas]
+        targets: list[Any] = [
+            ("averages", "average", index, -1, part, arena.blocks, None, self.copied)
+            for index, (part, arena) in enumerate(zip(parts, self.arenas, strict=True))
+        ]
+        return prepare_pass(values, targets, parts, self.copied, any_device=self.any_device)
+
+    def _watch(self, prepared: _core.Prepared, values: Sequence[Any]) -> None:
+        """Lets ``update`` run what is prepared without listing the parameters, if it can."""
+        module, self._quick = self.source.module, None
+        if self._skips_nonfinite or self.is_sharded:
+            return
+        if module is None or prepared.watch_values(
+            module, values, self.source.use_buffers, lists_plainly
+        ):
+            self._quick = prepared
+
+    def _forget(self) -> None:
+        self._pass = self._quick = None
+
+    def settle(self) -> None:
+        """Waits for the update in flight.
+
+        Raises:
+            OffloadError: it failed; its snapshot is no longer counted.
+        """
+        try:
+            self.offload.wait()
+        except OffloadError:
+            for index in self._submitted:  # it was counted when it was started
+                self.counters.take_back(index)
+            raise
+
+    def detach(self) -> None:
+        """Waits for the update in flight, and holds optimizers back no longer."""
+        self.settle()
+        self.offload.detach()
+
+    @property
+    def any_device(self) -> bool:
+        """Whether the values may lie on another device than the averages."""
+        return self.device is not None
+
+    def averages(self, index: int) -> list[Any]:
+        """Returns the tensors of an average, sharded as the values are."""
+        return self.arenas[index].tensors
+
+    def values(self) -> list[Any]:
+        """Returns the source's tensors as they are now; of a sharded module the shards."""
+        if self.is_sharded and self.source.module is not None:
+            reshard(self.source.module)
+        return self.source.tensors()
+
+    def values_of(self, params_or_module: Any, what: str) -> list[Any]:
+        """Returns another module's tensors by name, or a list's in its order; of None the own."""
+        if params_or_module is None:
+            return self.values()
+        values = self.source.tensors_of(params_or_module, what)
+        if self.is_sharded and isinstance(params_or_module, torch.nn.Module):
+            reshard(params_or_module)
+        return values
+
+    @contextlib.contextmanager
+    def explained(self, values: list[Any]) -> Iterator[None]:
+        """Context in which a refusal of ``values`` names the parameter."""
+        try:
+            yield
+        except _REFUSALS as error:
+            self._require_match(values, error)
+            raise
+
+    def _require_match(self, values: list[Any], error: Exception | None = None) -> None:
+        mismatch = describe_mismatch(
+            self.source.labels,
+            self.arenas[0].tensors,
+            values,
+            any_device=self.any_device,
+        )
+        if mismatch is not None:
+            raise ValueError(f"the parameters do not match the averages: {mismatch}") from error
+
+    def require_snapshot(self, what: str, index: int) -> None:
+        """Refuses the call ``what`` as long as an average has no snapshot.
+
+        Raises:
+            RuntimeError: it has none.
+        """
+        if self.counters.counts[index] == 0:
+            average = self.counters.averages[index]
+            raise RuntimeError(
+                f"{what} needs at least one snapshot. Received: none in {self.counters.step} calls "
+                f"of update() (start={average.start}, period={average.period})"
+            )
+
+    def copy_only(self, indices: Sequence[int]) -> None:
+        """Copies these tensors at each snapshot from now on, and those that no average can hold."""
+        copied = set(_copied(self.arenas[0].tensors) or ())
+        self.copied = sorted(copied.union(indices)) or None
+        self._forget()
+
+    def move(self, device: Any, dtype: Any) -> None:
+        """Moves the averages to a device, and into a dtype; None leaves them."""
+        self.arenas = [
+            Arena(arena.tensors, *_as_before(arena.tensors, device, dtype)) for arena in self.arenas
+        ]
+        if self.device is not None and device is not None:
+            self.device = device
+        self._forget()
+
+    def pin_memory(self) -> None:
+        """Moves averages that are in host memory into pinned memory."""
+        for arena in self.arenas:
+            arena.pin_memory()
+        self._forget()
+
+    def load(
+        self,
+        step: int,
+        counts: Sequence[int],
+        skipped: Sequence[int],
+        averages: Sequence[Sequence[Any]] | None = None,
+    ) -> None:
+        """Goes on from counters, and from averages of the same shapes and dtypes, if given.
+
+        Raises:
+            TypeError, ValueError: a counter is wrong; nothing was changed.
+        """
+        counters = Counters(self.counters.averages)
+        counters.load(step, counts)
+        for arena, tensors in zip(self.arenas, averages or (), strict=averages is not None):
+            pairs.copy_(local_all(arena.tensors), local_all(list(tensors)), any_device=True)
+        self.counters, self.skipped = counters, list(skipped)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what to copy or pickle, with no update in flight."""
+        self.settle()
+        state = self.__dict__.copy()
+        del state["_pass"], state["_quick"]
+        state["arenas"] = [list(map(standalone, arena.tensors)) for arena in self.arenas]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores from a pickle."""
+        self.__dict__.update(state)
+        self.arenas = [Arena(tensors, *_as_before(tensors)) for tensors in state["arenas"]]
+        self._forget()
+
+
+def _torch_dtype(name: str | None) -> Any:
+    return None if name is None else getattr(torch, name)
+
+
+def _copied(values: Sequence[Any]) -> list[int] | None:
+    """Returns the indices of the values that are copied and not averaged: integers and bools."""
+    copied = [
+        index
+        for index, value in enumerate(values)
+        if not (value.is_floating_point() or value.is_complex())
+    ]
+    return copied or None
+
+
+def _as_before(tensors: Sequence[Any], device: Any = None, dtype: Any = None) -> tuple[Any, Any]:
+    """Returns (dtype, device) for an ``Arena`` of copies as they are, but for what is given."""
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    kept = {tensor.dtype for tensor in floating}
+    if dtype is None and len(kept) == 1:
+        dtype = kept.pop()
+    return dtype, device
