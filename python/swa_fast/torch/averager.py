@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -673,6 +674,10 @@ class WeightAverager:
         """Restores from a pickle."""
         self.__dict__.update(state)
         self._writer = BackgroundWriter()
+
+    def __copy__(self) -> WeightAverager:
+        """Returns an averager of the same parameters, with averages and counters of its own."""
+        return copy.deepcopy(self, self._snapshots.source.shared())
 
     def __repr__(self) -> str:
         """Tells the schedules, the counts and how many tensors there are."""

@@ -172,6 +172,11 @@ class Source:
             )
         return [placed[index] for index in range(len(self.labels))]
 
+    def shared(self) -> dict[int, Any]:
+        """Returns what a copy over the same parameters has in common with this one, by its id."""
+        kept = self._tensors if self.module is None else [self.module]
+        return {id(one): one for one in kept}
+
     def replace(self, tensors: list[Any]) -> None:
         """Takes other tensors, one for each name; whether they fit is seen when they are used."""
         self._tensors = tensors

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 import swa_fast
-from swa_fast import _core
+from swa_fast import Average, _core
 from swa_fast.torch import (
     AveragedModel,
     WeightAverager,
     get_ema_multi_avg_fn,
     get_swa_multi_avg_fn,
+    mixed_pass,
     pairs,
     sorting,
 )
@@ -229,3 +230,54 @@ def test_a_lazily_conjugated_average_is_written() -> None:
     pairs.lerp_([plain, held.conj()], [torch.ones(2) + 0j, torch.tensor([3 + 0j, 5 + 0j])], 0.5)
     assert held.conj().tolist() == [2 - 1j, 4 - 2j]
     assert plain.tolist() == [0.5 + 0j] * 2
+
+
+@pytest.mark.parametrize("kind", ["averager", "model"])
+def test_pairs_that_torch_handles_are_sorted_once(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    sort = mixed_pass.sort
+    monkeypatch.setattr(mixed_pass, "sort", lambda *given: calls.append(given) or sort(*given))
+    net = nn.Module()
+    net.dense = nn.Parameter(torch.zeros(3))
+    net.columns = nn.Parameter(torch.zeros(4, 6)[:, ::2])
+    net.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+    if kind == "averager":
+        averager = WeightAverager(
+            net, {"mean": Average(), "ema": Average(decay=0.75)}, use_buffers=True
+        )
+        update = averager.update
+    else:
+        averaged = AveragedModel(net, use_buffers=True)
+        update = lambda: averaged.update_parameters(net)  # noqa: E731
+    taken: list[float] = []
+
+    def step(number: float) -> None:
+        with torch.no_grad():
+            net.dense.fill_(number)
+            net.columns.fill_(number)
+            net.seen.fill_(int(number))
+        update()
+        taken.append(number)
+
+    for number in (1.0, 2.0, 6.0, 7.0):
+        step(number)
+    assert len(calls) == (4 if kind == "averager" else 2)  # for each average two lists
+    net.columns.data = torch.zeros(4, 9)[:, ::3]
+    step(4.0)
+    assert len(calls) == (8 if kind == "averager" else 4)
+    if kind == "averager":
+        ema = taken[0]
+        for number in taken[1:]:
+            ema = 0.75 * ema + 0.25 * number
+        for key, expected in (("mean", 4.0), ("ema", ema)):
+            dense, columns, seen = averager.averages(key)
+            assert (dense - expected).abs().max() < 1e-6
+            assert (columns - expected).abs().max() < 1e-6
+            assert seen == 4
+    else:
+        module = averaged.module
+        assert (module.dense == 4.0).all()
+        assert (module.columns == 4.0).all()
+        assert module.seen == 4

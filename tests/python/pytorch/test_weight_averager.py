@@ -279,3 +279,21 @@ def test_copies_go_on_on_their_own() -> None:
         results.append((all_bits(one.averages()), one.count, one.step))
     assert results[0][1:] == (4, 7)
     assert results[1] == results[2] == results[0]
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_shallow_copy_goes_on_by_itself(as_list: bool) -> None:
+    net = nn.Linear(2, 2)
+    averager = WeightAverager(list(net.parameters()) if as_list else net)
+    averager.update()
+    other = copy.copy(averager)
+    with torch.no_grad():
+        net.weight.fill_(7.0)
+    before = [average.clone() for average in averager.averages()]
+    other.update()
+    assert (averager.count, other.count) == (1, 2)
+    assert all(map(torch.equal, averager.averages(), before))
+    assert not torch.equal(other.averages()[0], before[0])
+    with other.applied():
+        assert torch.equal(net.weight, other.averages()[0])
+        averager.copy_to([torch.empty(2, 2), torch.empty(2)])
