@@ -37,13 +37,14 @@ class Counters:
         (3, [3, 2], [3, 3])
     """
 
-    __slots__ = ("_each", "_soonest", "averages", "step")
+    __slots__ = ("_each", "_only", "_soonest", "averages", "step")
 
     def __init__(self, averages: Sequence[Average]) -> None:
         """Begins before the first update."""
         self.averages = tuple(averages)
         self.step = 0
         self._each: list[_One] = []
+        self._only: _One | None = None  # of a single average: every update saves two loops
         self._soonest: float = 0
         self.load(0, [average.count(0) for average in self.averages])
 
@@ -73,19 +74,9 @@ class Counters:
         update = self.step + 1
         if update < self._soonest:
             return None
-        weights: list[int | float | None] = []
-        for each in self._each:
-            count = each.count
-            if update < each.due:
-                weights.append(None)
-            # Means and constants as `Average.weight` has them, without the call.
-            elif count == 0 or each.mean:
-                weights.append(count)
-            elif each.constant is not None:
-                weights.append(each.constant)
-            else:
-                weights.append(each.average.weight(count, update, update - each.last))
-        return weights
+        if self._only is not None:
+            return [self._only.weight(update)]
+        return [None if update < each.due else each.weight(update) for each in self._each]
 
     def advance(self, weights: Sequence[int | float | None] | None) -> None:
         """Counts one update.
@@ -98,6 +89,14 @@ class Counters:
         if update < self._soonest:
             return
         assert weights is not None
+        only = self._only
+        if only is not None:
+            if weights[0] is not None:
+                only.count += 1
+                only.before = only.last
+                only.last = update
+            self._soonest = only.due = update + only.period
+            return
         soonest = math.inf
         for each, weight in zip(self._each, weights):  # noqa: B905, strict costs as much as a turn
             if weight is not None:
@@ -141,6 +140,7 @@ class Counters:
         step = check_integer("step", step, 0)
         loaded = [_One(*one, step) for one in zip(self.averages, counts, last, strict=True)]
         self.step, self._each = step, loaded
+        self._only = loaded[0] if len(loaded) == 1 else None
         self._soonest = min([each.due for each in loaded])
 
 
@@ -172,3 +172,12 @@ class _One:
                 "count and last must be at most step, the updates so far. "
                 f"Received: count={self.count}, last={self.last}, step={step}"
             )
+
+    def weight(self, update: int) -> int | float:
+        """Returns the weight of a snapshot, as ``Average.weight`` has it."""
+        count = self.count
+        if count == 0 or self.mean:  # here without the call, as the next
+            return count
+        if self.constant is not None:
+            return self.constant
+        return self.average.weight(count, update, update - self.last)

@@ -21,8 +21,12 @@ struct TorchFunctions {
     const py::object tensor = tensor_type();
     is_neg = tensor.attr("is_neg");
     is_conj = tensor.attr("is_conj");
-    const py::object graph = py::module_::import("torch.autograd.graph");
-    increment_version = py::getattr(graph, "increment_version", py::none());
+    // What torch.autograd.graph.increment_version calls with a list; its own 180 ns are saved.
+    increment_version = py::getattr(loaded_module("torch._C"), "_increment_version", py::none());
+    if (increment_version.is_none()) {
+      const py::object graph = py::module_::import("torch.autograd.graph");
+      increment_version = py::getattr(graph, "increment_version", py::none());
+    }
   }
 };
 

@@ -94,7 +94,7 @@ class Snapshots:
         if quick is None or values is not None or not quick.run(weights, self.source.listed):
             weights = self._take(weights, values)
         counters.advance(weights)
-        return any(weight is not None for weight in weights)
+        return weights.count(None) < len(weights)
 
     def _take(self, weights: list[Any], values: Any) -> list[Any]:
         """Takes the snapshots; returns the weights, with None in the place of one left out."""

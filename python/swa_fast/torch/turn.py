@@ -36,7 +36,7 @@ class Turn:
         Raises:
             RuntimeError: another call is under way.
         """
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             raise RuntimeError(
                 f"{what} is refused while another call of the same averager is under way: let one "
                 "thread at a time use it"
@@ -50,7 +50,7 @@ class Turn:
         """
         if self._exchange.active:
             self.require_unswapped(what)  # first, as it tells more
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             self.take(what)
         if self._exchange.active:
             self.release()
