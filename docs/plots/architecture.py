@@ -9,11 +9,11 @@ from style import OURS, QUIET, TEXT, figure
 
 LAYERS = (
     ("Frameworks", "swa_fast.torch, swa_fast.keras, swa_fast.tf_keras, swa_fast.tensorflow", 0),
-    ("Averages", "average.py, decays.py: when a snapshot is due, with what weight", 0),
-    ("The calls", "running_mean_, lerp_, swap_, copy_ on lists of tensors", 0),
-    ("Binding", "bindings.cc: arguments in, exceptions out", 1),
-    ("Importing", "dlpack_*: Python objects to buffers", 1),
-    ("Plan", "multi_tensor.*: check the whole call, choose a kernel for every pair", 2),
+    ("Averages", "average.py, decays.py: when a snapshot is due, with what weight; averager.py", 0),
+    ("The calls", "running_mean_, lerp_, swap_, copy_, combine_ on lists; Prepared", 0),
+    ("Binding", "python/{calls,prepared,walk}.cc: arguments in, exceptions out", 1),
+    ("Importing", "python/import/*: Python objects to buffers", 1),
+    ("Plan", "core/plan.*: validate once, verify at every run, choose the kernels", 2),
     ("Kernels", "cpu/*: baseline, AVX2, AVX-512; threads. cuda/*: one launch", 2),
 )
 """Name, contents, and what the layer may know: 0 a framework, 1 Python's C API, 2 neither."""
