@@ -15,15 +15,23 @@ from swa_fast._checks import check_decay
 from swa_fast.average import Average
 
 from . import pairs
+from .advice import (
+    Versions,
+    is_slow_to_start,
+    warn_of_a_slow_start,
+    warn_of_a_write,
+    warn_of_running_statistics,
+)
 from .arena import standalone
 from .description import check_dtype, described
 from .mixed_pass import prepare_pass
+from .module_tree import without_wrappers
 from .nonfinite import check_nonfinite
 from .sharding import local, local_all
 from .snapshot_file import BackgroundWriter, average_metadata, snapshot_path, write_safetensors
 from .snapshots import Snapshots
 from .source import Source, chooser
-from .state import SavedState, check_averages, check_state, require_shown
+from .state import SavedState, check_averages, check_state, kind_of, require_shown
 from .swap import Exchange, KeptBuffers
 from .turn import Turn
 
@@ -58,7 +66,9 @@ class WeightAverager:
         start: call of ``update`` that takes the first snapshot, counted from 0.
         period: calls of ``update`` from one snapshot to the next.
         initial: whether the values at construction are the first snapshot.
-        use_buffers: also average a module's floating-point buffers, and copy its integer ones.
+        use_buffers: also average a module's floating-point buffers, and copy its integer ones. By
+            default buffers are left alone, and a warning tells what to do if there are running
+            statistics among them; False leaves them alone without a word.
         nonfinite: "propagate" averages NaN and infinity as torch does; "skip" leaves out a whole
             snapshot that holds one, and counts it in ``skipped``. Checking reads all values once
             more, and waits for the device.
@@ -98,7 +108,7 @@ class WeightAverager:
         start: int = 0,
         period: int = 1,
         initial: bool = False,
-        use_buffers: bool = False,
+        use_buffers: bool | None = None,
         nonfinite: str = "propagate",
         include: str | None = None,
         exclude: str | None = None,
@@ -109,12 +119,16 @@ class WeightAverager:
         skips_nonfinite = check_nonfinite(nonfinite) == "skip"
         place = None if device is None else torch.device(device)
         chosen = chooser(include, exclude, requires_grad_only)
-        source = Source(params_or_module, use_buffers, "params_or_module", chosen)
+        source = Source(params_or_module, bool(use_buffers), "params_or_module", chosen)
+        if use_buffers is None:
+            warn_of_running_statistics(source.module, stacklevel=2)
         self._snapshots = Snapshots(source, descriptions, place, skips_nonfinite)
         self._several = averages is not None
         self._exchange = Exchange()
         self._turn = Turn(self._exchange)
         self._swapped_in: int | None = None
+        self._versions: Versions | None = None  # of the parameters, as they were swapped in
+        self._warned_of: set[int] = set()  # the averages whose slow start was told
         self._buffers = KeptBuffers()
         self._stored: list[Any] | None = None
         self._stored_buffers = KeptBuffers()
@@ -203,7 +217,17 @@ class WeightAverager:
         index = self._index("averages()", name)
         self._announce()
         self._snapshots.settle()
+        self._warn_of_a_slow_start(index)
         return self._shown(index)
+
+    def _warn_of_a_slow_start(self, index: int, inside: int = 1) -> None:
+        if index in self._warned_of:
+            return
+        counters, keys = self._snapshots.counters, self._snapshots.keys
+        average, count = counters.averages[index], counters.counts[index]
+        if is_slow_to_start(average, count):
+            self._warned_of.add(index)  # first: a warning may be an error
+            warn_of_a_slow_start(average, count, keys[index], stacklevel=inside + 2)
 
     def _shown(self, index: int) -> list[Any]:
         tensors = self._snapshots.averages(index)
@@ -228,6 +252,7 @@ class WeightAverager:
         with self._turn.alone("copy_to()"):
             self._snapshots.settle()
             self._snapshots.require_snapshot("copy_to()", index)
+            self._warn_of_a_slow_start(index)
             values = self._snapshots.values_of(params, "params")
             averages = local_all(self._snapshots.averages(index))
             with self._snapshots.explained(values):
@@ -331,12 +356,18 @@ class WeightAverager:
         index = self._index("swap()", name)
         self._announce()
         self._turn.take("swap()")
+        was_active = self._exchange.active
         try:
-            self._swap("swap()", index)
+            moved = self._swap("swap()", index)
         finally:
             self._turn.release()
+        if not was_active:
+            self._warn_of_a_slow_start(index)
+        if moved is not None:
+            warn_of_a_write(moved, stacklevel=2)
 
-    def _swap(self, what: str, index: int) -> None:
+    def _swap(self, what: str, index: int) -> str | None:
+        """Swaps in or back; returns what was written in between, for a warning."""
         self._snapshots.settle()
         self._snapshots.require_snapshot(what, index)
         if self._exchange.active and self._swapped_in != index:
@@ -346,21 +377,27 @@ class WeightAverager:
                 f"{what} is refused while average {keys[self._swapped_in]!r} is swapped into the "
                 f"parameters: swap it back first. Received: {keys[index]!r}"
             )
-        values = self._snapshots.values()
+        values, source = self._snapshots.values(), self._snapshots.source
+        moved = None
         with self._snapshots.explained(values):
             averages = local_all(self._snapshots.averages(index))
             if self._exchange.active:
-                self._buffers.put_back(self._snapshots.source.module)
+                if self._versions is not None:
+                    moved = self._versions.first_moved(values)
+                self._buffers.put_back(source.module)
                 self._exchange.end(averages, local_all(values), self._snapshots.any_device)
                 self._buffers.forget()
+                self._versions = None
             else:
                 self._exchange.begin(averages, local_all(values), self._snapshots.any_device)
                 try:
-                    self._buffers.keep(self._snapshots.source.module)
+                    self._buffers.keep(source.module)
+                    self._versions = Versions(source.module, values, source.labels)
                 except BaseException:
                     self._exchange.end(averages, local_all(values), self._snapshots.any_device)
                     raise
         self._swapped_in = index if self._exchange.active else None
+        return moved
 
     @contextlib.contextmanager
     def applied(self, name: str | None = None) -> Iterator[None]:
@@ -378,15 +415,23 @@ class WeightAverager:
         with self._turn.alone("applied()"):
             self._swap("applied()", index)
         try:
+            self._warn_of_a_slow_start(index, inside=2)
             yield
+        except BaseException:
+            self._swap_back(index)
+            raise
+        moved = self._swap_back(index)
+        if moved is not None:
+            warn_of_a_write(moved, stacklevel=3)
+
+    def _swap_back(self, index: int) -> str | None:
+        if not self._exchange.active:
+            return None
+        self._turn.wait()  # and is never refused: it must swap back
+        try:
+            return self._swap("applied()", index) if self._exchange.active else None
         finally:
-            if self._exchange.active:
-                self._turn.wait()  # and is never refused: it must swap back
-                try:
-                    if self._exchange.active:
-                        self._swap("applied()", index)
-                finally:
-                    self._turn.release()
+            self._turn.release()
 
     def store(self) -> None:
         """Keeps a copy of the parameters, and of a module's buffers, until ``restore``.
@@ -451,38 +496,44 @@ class WeightAverager:
             self._snapshots.settle()
             self._snapshots.pin_memory()
 
-    def state_dict(self, config: bool = False) -> dict[str, Any]:
+    def state_dict(self, config: bool = False, copy: bool = False) -> dict[str, Any]:
         """Returns the averages by name (no copies), and the counters.
 
-        Tensors and ints only: it can be loaded with ``torch.load(..., weights_only=True)``, and
-        saved and resharded by ``torch.distributed.checkpoint``. Each tensor has a storage of its
-        own over the averages' memory, so that one saved alone is written alone.
+        Tensors, ints and strings only: it can be loaded with ``torch.load(...,
+        weights_only=True)``, and saved and resharded by ``torch.distributed.checkpoint``. Each
+        tensor has a storage of its own over the averages' memory, so that one saved alone is
+        written alone. For a state that goes into a model see ``model_state_dict``.
 
-        Of one average: ``{"averages": {tensor's name: tensor}, "count", "step", "skipped"}``. Of
-        several: ``"averages"``, ``"counts"`` and ``"skipped"`` are dicts by the average's name.
+        Of one average: ``{"averages": {tensor's name: tensor}, "count", "step", "skipped",
+        "kind"}``. Of several: all but ``"step"`` are dicts by the average's name. The kind, "mean"
+        or "exponential", is compared at loading.
+
+        While the averages are swapped in, the parameters' own values are in it too, by name under
+        "weights", and a warning says so: the model's state then holds the averages.
 
         Args:
             config: whether the schedules are in it too, under "config"; they are compared at
                 loading.
-
-        While the averages are swapped in, the parameters' own values are in it too, by name under
-        "weights", and a warning says so: the model's state then holds the averages.
+            copy: whether the tensors are copies, which later updates leave alone.
         """
         self._announce(False)
         self._snapshots.settle()
-        names = self.names
-        averages = [
-            dict(zip(names, map(standalone, self._shown(index)), strict=True))
-            for index in range(len(self._snapshots.keys))
-        ]
+        names, keys = self.names, self._snapshots.keys
+        taken: Callable[[Any], Any] = _clone if copy else standalone
         counters = self._snapshots.counters
+        averages = [
+            dict(zip(names, map(taken, self._shown(index)), strict=True))
+            for index in range(len(keys))
+        ]
+        kinds = [kind_of(average) for average in counters.averages]
         state: dict[str, Any]
         if self._several:
             state = {
-                "averages": dict(zip(self._snapshots.keys, averages, strict=True)),
+                "averages": dict(zip(keys, averages, strict=True)),
                 "counts": self.counts,
                 "step": counters.step,
                 "skipped": self.skipped,
+                "kind": dict(zip(keys, kinds, strict=True)),
             }
         else:
             state = {
@@ -490,6 +541,7 @@ class WeightAverager:
                 "count": counters.counts[0],
                 "step": counters.step,
                 "skipped": self._snapshots.skipped[0],
+                "kind": kinds[0],
             }
         if config:
             state["config"] = self._config()
@@ -502,8 +554,47 @@ class WeightAverager:
             )
             shown = self._snapshots.averages(self._swapped_in)
             weights = self._exchange.own_values(shown)
-            state["weights"] = dict(zip(names, map(standalone, weights), strict=True))
+            state["weights"] = dict(zip(names, map(taken, weights), strict=True))
         return state
+
+    def model_state_dict(self, name: str | None = None, copy: bool = False) -> dict[str, Any]:
+        """Returns the module's state with an average in the place of what is averaged.
+
+        ``model.load_state_dict(averager.model_state_dict())`` makes a model of the average; the
+        module itself is left as it is. What is not averaged, like statistics of BatchNorm without
+        ``use_buffers``, is the module's own.
+
+        Args:
+            name: which of several averages.
+            copy: whether the tensors are copies, which later updates leave alone.
+
+        Returns:
+            The entries of ``module.state_dict()``, each in its own dtype.
+
+        Raises:
+            RuntimeError: there is no snapshot yet, or the averages are swapped in: the module's own
+                ``state_dict()`` is the answer then.
+            TypeError: the averager was made for a list.
+        """
+        index = self._index("model_state_dict()", name)
+        self._announce()
+        with self._turn.alone("model_state_dict()"):
+            snapshots = self._snapshots
+            if snapshots.source.module is None:
+                raise TypeError(
+                    "model_state_dict() needs an averager of a module. Received: one of a list of "
+                    "tensors, whose averages are .averages()"
+                )
+            snapshots.settle()
+            snapshots.require_snapshot("model_state_dict()", index)
+            self._warn_of_a_slow_start(index)
+            averages = snapshots.source.by_alias(snapshots.averages(index))
+            state: dict[str, Any] = {}
+            for key, own in snapshots.source.module.state_dict().items():
+                average = averages.get(without_wrappers(key), own)
+                taken = average if own is average else average.to(own.dtype)
+                state[key] = _clone(taken) if copy and isinstance(taken, torch.Tensor) else taken
+            return state
 
     def _config(self) -> dict[str, Any]:
         described = self._snapshots.counters.averages
@@ -596,6 +687,8 @@ class WeightAverager:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Loads what ``state_dict`` returned, from a model with the same parameters.
 
+        A mean's state goes on as an exponential average, and the reverse, with a warning.
+
         A state that was taken while swapped has "weights", which are written into the parameters:
         these must hold the averages then, as the model's state of that moment does.
 
@@ -610,6 +703,8 @@ class WeightAverager:
             if weights is not None:
                 values = local_all(self._snapshots.values())
                 pairs.copy_(values, local_all(weights), any_device=True)
+        for sentence in state.of_another_kind:
+            warnings.warn(f"load_state_dict(): {sentence}", stacklevel=2)
 
     def copy_only(self, names: Collection[str]) -> None:
         """Copies some of the tensors at each snapshot from now on, instead of averaging them.
@@ -674,6 +769,7 @@ class WeightAverager:
         """Restores from a pickle."""
         self.__dict__.update(state)
         self._writer = BackgroundWriter()
+        self._versions = None
 
     def __copy__(self) -> WeightAverager:
         """Returns an averager of the same parameters, with averages and counters of its own."""
@@ -715,3 +811,7 @@ class WeightAverager:
                 f"{received}"
             )
         return self._snapshots.keys.index(name)
+
+
+def _clone(tensor: Any) -> Any:
+    return tensor.detach().clone()

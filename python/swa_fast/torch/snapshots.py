@@ -91,6 +91,8 @@ class Snapshots:
             counters.advance(None)
             return False
         quick = self._quick
+        if values is not None and self.source.is_of(values):
+            values = None
         if quick is None or values is not None or not quick.run(weights, self.source.listed):
             weights = self._take(weights, values)
         counters.advance(weights)

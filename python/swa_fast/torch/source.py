@@ -98,6 +98,14 @@ class Source:
         """The tensors of a list; None for a module."""
         return self._tensors if self.module is None else None
 
+    def is_of(self, params_or_module: Any) -> bool:
+        """Tells whether it is the module itself, with wrappers or without."""
+        return (
+            self.module is not None
+            and isinstance(params_or_module, nn.Module)
+            and unwrapped(params_or_module) is self.module
+        )
+
     def tensors(self) -> list[Any]:
         """Returns the tensors as they are now, in the order of ``names``.
 
@@ -123,6 +131,10 @@ class Source:
             with contextlib.suppress(ValueError):
                 self._take(self._aligned(named_tensors(self.module, self.use_buffers)))
         return list(self.names)
+
+    def by_alias(self, tensors: Sequence[Any]) -> dict[str, Any]:
+        """Returns one tensor for each average by all the names that the averaged one has."""
+        return {alias: tensors[index] for alias, index in self._indices.items()}
 
     def tensors_of(self, params_or_module: Any, what: str) -> list[Any]:
         """Returns the tensors of another module, by name, or of a list, in its order.

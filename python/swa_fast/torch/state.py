@@ -18,6 +18,8 @@ from .sharding import local
 # Up to here a float64 tells one count from the next, as the weight 1 / (count + 1) needs.
 _LARGEST = 2**53 - 1
 
+_AS_WORDS = {"mean": "a mean", "exponential": "an exponential average"}
+
 
 @dataclass
 class SavedState:
@@ -28,12 +30,19 @@ class SavedState:
         counts: snapshots in each.
         step: updates so far.
         skipped: snapshots left out of each.
+        of_another_kind: a sentence for each average whose state is of another kind of average.
     """
 
     averages: list[tuple[str, Any]]
     counts: list[int]
     step: int
     skipped: list[int]
+    of_another_kind: list[str]
+
+
+def kind_of(average: Average) -> str:
+    """Returns what kind of average it is: "mean" or "exponential"."""
+    return "mean" if average.decay is None else "exponential"
 
 
 def check_state(
@@ -66,6 +75,8 @@ def check_state(
         counts, skipped = [state_dict["count"]], [state_dict["skipped"]]
     else:
         each = {name: state_dict[name] for name in ("averages", "counts", "skipped")}
+        if "kind" in state_dict:
+            each["kind"] = state_dict["kind"]
         for name, entry in each.items():
             _require_dict(entry, f"state_dict[{name!r}]")
             _require_keys(entry, keys, f"state_dict[{name!r}]")
@@ -85,7 +96,24 @@ def check_state(
             )
     if "config" in state_dict:
         _check_config(state_dict["config"], keys, described)
-    return SavedState(parts, counts, step, skipped)
+    return SavedState(parts, counts, step, skipped, _other_kinds(state_dict, keys, described))
+
+
+def _other_kinds(
+    state_dict: Any, keys: Sequence[str] | None, described: Sequence[Average]
+) -> list[str]:
+    if "kind" not in state_dict:  # saved by an earlier version
+        return []
+    found = []
+    for key, average in zip(keys or [""], described, strict=True):
+        saved = state_dict["kind"][key] if keys else state_dict["kind"]
+        if saved != kind_of(average):
+            which = f" of average {key!r}" if key else ""
+            found.append(
+                f"the state{which} is {_AS_WORDS.get(saved, repr(saved))}, and it goes on as "
+                f"{_AS_WORDS[kind_of(average)]}"
+            )
+    return found
 
 
 def _check_config(config: Any, keys: Sequence[str] | None, described: Sequence[Average]) -> None:

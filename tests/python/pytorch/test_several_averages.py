@@ -123,7 +123,7 @@ def test_a_state_resumes_bit_for_bit(config: bool) -> None:
     torch.save(averager.state_dict(config=config), file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
-    keys = ["averages", "counts", "step", "skipped", "config"]
+    keys = ["averages", "counts", "step", "skipped", "kind", "config"]
     assert list(state) == (keys if config else keys[:-1])
     assert set(state["averages"]) == set(DESCRIBED)
     other_net, other = make()
@@ -179,7 +179,7 @@ def test_the_state_of_one_average_has_todays_keys() -> None:
     averager = WeightAverager(make_net(), decay=0.9)
     averager.update()
     state = averager.state_dict()
-    assert list(state) == ["averages", "count", "step", "skipped"]
+    assert list(state) == ["averages", "count", "step", "skipped", "kind"]
     assert list(state["averages"]) == averager.names
     with pytest.raises(KeyError, match="it is the state of several averages"):
         averager.load_state_dict(_several().state_dict())
