@@ -248,7 +248,12 @@ def check_averages(averages: Any) -> dict[str, Average]:
     """
     rule = "averages must be a dict with at least one {name: swa_fast.Average(...)}"
     if not isinstance(averages, Mapping) or not averages:
-        raise TypeError(f"{rule}. Received: {averages!r}")
+        hint = ""
+        if isinstance(averages, Average):
+            hint = "; give it a name, {'name': Average(...)}"
+        elif isinstance(averages, (int, float)):
+            hint = f"; for a decay write decay={averages}"
+        raise TypeError(f"{rule}. Received: {averages!r}{hint}")
     for name, average in averages.items():
         if not isinstance(name, str) or not name or not isinstance(average, Average):
             raise TypeError(f"{rule}, each name a str. Received: {{{name!r}: {average!r}}}")

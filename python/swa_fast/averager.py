@@ -115,7 +115,7 @@ class Averager:
                 )
             values = self._values
         elif not isinstance(values, list | tuple):
-            values = list(values)
+            values = _check_values(values)
         weights = self._counters.weights()
         if weights is not None:
             self._take(values, weights)
@@ -129,6 +129,13 @@ class Averager:
                 raise RuntimeError("the values were changed by another thread during the update")
 
     def _prepare(self, values: Sequence[Any]) -> _core.Prepared:
+        own = {id(tensor) for tensors in self._averages for tensor in tensors}
+        for index, value in enumerate(values):
+            if id(value) in own:
+                raise ValueError(
+                    "values must be other tensors than the averages. Received: "
+                    f"values[{index}] is one of them"
+                )
         copied = self._copied or None
         targets: list[Any] = [
             ("averages", "average", index, -1, tensors, blocks, None, copied)

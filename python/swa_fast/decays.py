@@ -25,6 +25,8 @@ period=1, dtype=None, initial=False)
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -404,6 +406,14 @@ def check_schedule(name: str, value: Any) -> Schedule:
     """
     if callable(value) and not isinstance(value, type):
         schedule: Schedule = value
+        with contextlib.suppress(ValueError):  # a callable that does not tell its arguments
+            try:
+                inspect.signature(schedule).bind(0, 1, 1)
+            except TypeError:
+                raise TypeError(
+                    f"{name} must be a number or a schedule (s, t, n) -> decay. Received: "
+                    f"{value!r}, which does not take three arguments"
+                ) from None
         return schedule
     if isinstance(value, type) or not hasattr(value, "__float__"):
         raise TypeError(

@@ -45,6 +45,20 @@ py::object detached(PyObject* tensor, const char* list, size_t index) {
   }
 }
 
+// How to make a list of a dict: without the integers and bools that a model's state may hold.
+std::string values_of(py::handle dict) {
+  for (const auto& [key, value] : py::reinterpret_borrow<py::dict>(dict)) {
+    const std::string dtype = py::str(py::getattr(value, "dtype", py::str()));
+    if (dtype.find("int") != std::string::npos || dtype.find("bool") != std::string::npos) {
+      return "the tensors of one kind: [t for t in d.values() if t.is_floating_point()] to "
+             "average, "
+             "the others to copy_ (" +
+             py::repr(key).cast<std::string>() + " has dtype " + dtype + ")";
+    }
+  }
+  return "list(d.values())";
+}
+
 py::tuple items_of(py::handle tensors, const char* name) {
   PyTypeObject* const type = Py_TYPE(tensors.ptr());
   if (PyList_CheckExact(tensors.ptr()) == 0 && PyTuple_CheckExact(tensors.ptr()) == 0) {
@@ -53,9 +67,12 @@ py::tuple items_of(py::handle tensors, const char* name) {
                        type_name(tensors.ptr()) + "; put it in a list, [" + name + "]");
     }
     if (PyDict_Check(tensors.ptr()) != 0) {
-      throw_type_error(std::string(name) +
-                       " must be a list of tensors. Received: a dict; pass "
-                       "list(d.values())");
+      throw_type_error(std::string(name) + " must be a list of tensors. Received: a dict; pass " +
+                       values_of(tensors));
+    }
+    if (py::hasattr(tensors, "parameters")) {
+      throw_type_error(std::string(name) + " must be a list of tensors. Received: a module, " +
+                       type_name(tensors.ptr()) + "; pass list(module.parameters())");
     }
     if (PyAnySet_Check(tensors.ptr()) != 0 || PyUnicode_Check(tensors.ptr()) != 0 ||
         PyBytes_Check(tensors.ptr()) != 0 || py::isinstance<py::iterable>(tensors) == false) {

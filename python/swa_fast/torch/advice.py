@@ -101,15 +101,14 @@ class Versions:
 
     def __init__(self, module: Any, values: Sequence[Any], labels: Sequence[str]) -> None:
         """Takes the versions as they are now."""
-        # An embedding with max_norm writes its weight in the forward pass.
-        renormalized = {
+        # A forward pass in training mode writes buffers, and the weight of an embedding that has a
+        # max_norm.
+        written = {id(buffer) for buffer in (() if module is None else module.buffers())} | {
             id(part.weight)
             for part in (() if module is None else module.modules())
             if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None
         }
-        self._versions = [
-            None if id(value) in renormalized else _version(value) for value in values
-        ]
+        self._versions = [None if id(value) in written else _version(value) for value in values]
         self._labels = labels
 
     def first_moved(self, values: Sequence[Any]) -> str | None:

@@ -75,6 +75,12 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
                 "the dtype of multi_avg_fn must be None, because the averaged model keeps the "
                 f"model's own. Received: {multi_avg_fn.dtype}"
             )
+        _require_module(model, "model")
+        if isinstance(device, float):
+            raise TypeError(
+                f"device must be a torch.device. Received: {device!r}; for a decay write "
+                f"multi_avg_fn=swa_fast.torch.get_ema_multi_avg_fn({device!r})"
+            )
         super().__init__(model, device, avg_fn, multi_avg_fn, use_buffers)
         self._float32 = Float32Averages()
         self._count = HostCount()
@@ -94,6 +100,7 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
                 written.
         """
         multi_avg_fn = self.multi_avg_fn
+        _require_module(model, "model")
         ours = SwaMultiAvg | EmaMultiAvg | Average
         fused = multi_avg_fn is None or isinstance(multi_avg_fn, ours)
         if self.avg_fn is not None or not fused:
@@ -260,6 +267,14 @@ class AveragedModel(swa_utils.AveragedModel):  # type: ignore[misc]
         self._bound = None
         self._mixed = None
         self._known = {}
+
+
+def _require_module(model: Any, name: str) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"{name} must be a torch.nn.Module. Received: {type(model).__name__}; for a list of "
+            "tensors see swa_fast.torch.WeightAverager"
+        )
 
 
 def _by_name(

@@ -801,6 +801,11 @@ class WeightAverager:
         if not self._several:
             if name is None:
                 return 0
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"{what} puts averages into the parameters that the averager was made for, and "
+                    f"takes the name of one of several. Received: {type(name).__name__}"
+                )
             raise ValueError(
                 f"{what} takes no name, because there is a single average. Received: {name!r}"
             )

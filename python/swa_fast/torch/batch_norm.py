@@ -52,6 +52,13 @@ def update_bn(
     if forward is not None and not callable(forward):
         kind = type(forward).__name__
         raise TypeError(f"forward must be callable as forward(model, batch). Received: {kind}")
+    if not isinstance(model, torch.nn.Module):
+        kind, hint = type(model).__name__, ""
+        if isinstance(loader, torch.nn.Module):
+            hint = "; the loader comes first, update_bn(loader, model)"
+        elif hasattr(model, "applied"):
+            hint = "; call update_bn(loader, model) inside `with averager.applied():`"
+        raise TypeError(f"model must be a torch.nn.Module. Received: {kind}{hint}")
     named = {
         name: module
         for name, module in model.named_modules()

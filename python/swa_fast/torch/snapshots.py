@@ -19,7 +19,7 @@ from .mixed_pass import MixedPass, prepare_pass
 from .module_tree import lists_plainly
 from .nonfinite import all_finite
 from .offload import Offload, OffloadError, offloads
-from .sharding import agree, is_sharded, local_all, reshard
+from .sharding import agree, is_sharded, local, local_all, reshard
 from .source import Source
 
 _REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
@@ -192,9 +192,20 @@ class Snapshots:
         if params_or_module is None:
             return self.values()
         values = self.source.tensors_of(params_or_module, what)
+        self._require_apart(values, what)
         if self.is_sharded and isinstance(params_or_module, torch.nn.Module):
             reshard(params_or_module)
         return values
+
+    def _require_apart(self, values: Sequence[Any], what: str) -> None:
+        """Refuses tensors that are the averages themselves."""
+        own = {_address(tensor) for arena in self.arenas for tensor in arena.tensors} - {None}
+        for index, value in enumerate(values):
+            if _address(value) in own:
+                raise ValueError(
+                    f"{what} must be other tensors than the averages. Received: {what}[{index}] is "
+                    "the memory of an average"
+                )
 
     @contextlib.contextmanager
     def explained(self, values: list[Any]) -> Iterator[None]:
@@ -280,6 +291,11 @@ class Snapshots:
         self.__dict__.update(state)
         self.arenas = [Arena(tensors, *_as_before(tensors)) for tensors in state["arenas"]]
         self._forget()
+
+
+def _address(tensor: Any) -> int | None:
+    part = local(tensor)
+    return part.data_ptr() if part.numel() else None
 
 
 def _torch_dtype(name: str | None) -> Any:

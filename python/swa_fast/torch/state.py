@@ -68,6 +68,8 @@ def check_state(
             if key == count_key and ("counts" if keys is None else "count") in state_dict:
                 found = "several averages" if keys is None else "one average"
                 hint = f"; it is the state of {found}"
+            elif key == "averages" and _is_of_model(state_dict):
+                hint = "; that is a model's state, and an averager loads its own state_dict()"
             raise KeyError(f"state_dict must hold {key!r}. Received: {list(state_dict)}{hint}")
     averages = state_dict["averages"]
     if keys is None:
@@ -114,6 +116,10 @@ def _other_kinds(
                 f"{_AS_WORDS[kind_of(average)]}"
             )
     return found
+
+
+def _is_of_model(state_dict: Mapping[str, Any]) -> bool:
+    return bool(state_dict) and all(isinstance(one, torch.Tensor) for one in state_dict.values())
 
 
 def _check_config(config: Any, keys: Sequence[str] | None, described: Sequence[Average]) -> None:

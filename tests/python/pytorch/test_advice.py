@@ -141,7 +141,7 @@ def test_a_step_on_swapped_weights_is_told_of_when_they_are_swapped_back(way: st
 @pytest.mark.usefixtures("silent")
 def test_no_step_is_told_of_where_there_was_none() -> None:
     net = nn.Sequential(nn.Embedding(3, 2, max_norm=0.1), nn.Linear(2, 2), nn.BatchNorm1d(2))
-    averager = WeightAverager(net, use_buffers=False)
+    averager = WeightAverager(net, use_buffers=True)
     averager.update()
     with averager.applied():
         net.train()
