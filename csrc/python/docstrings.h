@@ -5,8 +5,12 @@ namespace swa_fast::doc {
 
 inline constexpr const char* kRunningMean =
     R"(running_mean_(averages, values, count, *, copies=None)
+--
 
 Updates each average to the mean of one more value, in place, all tensors in one pass.
+
+The averages are memory of their own: begin with copies of the values, not with the values
+themselves, whose mean with themselves never changes.
 
 ``averages[i] += (values[i] - averages[i]) * w`` with ``w = 1 / (count + 1)``, every operation
 rounded on its own, in float32, or in float64 if either side is float64. The result has the same
@@ -43,11 +47,13 @@ Example:
 )";
 
 inline constexpr const char* kLerp = R"(lerp_(averages, values, weight, *, copies=None)
+--
 
-Moves each average towards its value, in place: ``averages += (values - averages) * weight``.
+Moves each average by ``weight``, 1 - decay, to its value, in place: a decay of 0.999 is 0.001 here.
 
-With ``weight = 1 - decay`` this is the exponential moving average of decay ``decay``. Arithmetic,
-arguments and errors are those of ``running_mean_``.
+``averages += (values - averages) * weight`` is one step of the exponential moving average of decay
+``1 - weight``. The averages are memory of their own, as in ``running_mean_``, whose arithmetic,
+arguments and errors these are.
 
 Args:
     averages: a list of tensors to update.
@@ -68,6 +74,7 @@ Example:
 )";
 
 inline constexpr const char* kTfaMean = R"(tfa_mean_(averages, values, count)
+--
 
 Updates each average by the formula of ``tfa.optimizers.SWA``, in place:
 ``(averages * count + values) / (count + 1)``, every operation rounded on its own, in float32, or in
@@ -80,6 +87,7 @@ Args:
 )";
 
 inline constexpr const char* kCombine = R"(combine_(outputs, sources, weights)
+--
 
 Writes weighted sums of several lists of tensors: ``outputs[i] = sum_k weights[k] * sources[k][i]``.
 
@@ -109,6 +117,7 @@ Example:
 )";
 
 inline constexpr const char* kIdentitiesOf = R"(identities_of(objects)
+--
 
 Returns the ``__dict__`` of each object: something that is never that of another object as long as it
 is kept, and whose being kept does not keep the object.
@@ -122,6 +131,7 @@ tensor. The engine behind the averagers; see _core.pyi for the methods.
 )";
 
 inline constexpr const char* kSwap = R"(swap_(a, b)
+--
 
 Exchanges the contents of two lists of tensors, bit for bit, in one pass and without a third buffer.
 
@@ -141,6 +151,7 @@ Example:
 )";
 
 inline constexpr const char* kCopy = R"(copy_(dst, src)
+--
 
 Copies one list of tensors into another, converting between floating-point types.
 
@@ -161,6 +172,7 @@ Example:
 )";
 
 inline constexpr const char* kSetNumThreads = R"(set_num_threads(n)
+--
 
 Sets how many threads a large call uses, for the whole process.
 
@@ -178,6 +190,7 @@ Raises:
 )";
 
 inline constexpr const char* kGetNumThreads = R"(get_num_threads()
+--
 
 Returns how many threads a large call from this thread may use. By default it can take fewer: see
 ``set_num_threads``.
@@ -186,6 +199,7 @@ Returns how many threads a large call from this thread may use. By default it ca
 )";
 
 inline constexpr const char* kBuildInfo = R"(build_info()
+--
 
 Returns a dict that says how this module was built and what it runs on.
 
