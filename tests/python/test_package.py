@@ -50,8 +50,8 @@ def test_stub_and_module_name_the_same_things() -> None:
     assert set(dir(_core)) - special == set(parameters) | attributes | public
     for name, names in parameters.items():
         function = getattr(_core, name)
-        first_line = inspect.getdoc(function).splitlines()[0]  # type: ignore[union-attr]
-        assert first_line == f"{name}({signatures[name]})"
+        assert str(inspect.signature(function)) == f"({signatures[name]})"
+        assert inspect.getdoc(function)
         with pytest.raises(TypeError):
             function(**{f"{n}_": None for n in names}, extra=1)
         if names:  # every parameter can be given by name
