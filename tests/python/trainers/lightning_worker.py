@@ -22,17 +22,18 @@ AVERAGES = {"ema": Average(decay=0.8), "mean": Average(start=2)}
 
 
 class Sharded(Net):
-    """Its two layers as shards; the one of the normalization stays whole."""
+    """All parameters are shards, in three groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers[1] = torch.nn.LayerNorm(5)  # batch statistics would be each process's own
 
     def configure_model(self) -> None:
         if any(isinstance(parameter, DTensor) for parameter in self.parameters()):
             return
         mesh = self.device_mesh["data_parallel"]
-        for layer in (self.layers[0], self.layers[3]):
-            fully_shard(layer, mesh=mesh)
-
-    def validation_step(self, batch: Any, _: int) -> None:
-        self.losses.append(self.loss(batch).item())
+        for part in (self.layers[0], self.layers[3], self.layers):
+            fully_shard(part, mesh=mesh)
 
 
 class Whole(Callback):
@@ -81,8 +82,8 @@ def check(folder: Path, distributed: bool) -> None:
     for name, value in expected.items():
         torch.testing.assert_close(whole(averages[name]), value, rtol=1e-6, atol=1e-7)
     shards = [tensor for tensor in averages.values() if isinstance(tensor, DTensor)]
-    assert len(shards) == 4
-    assert all(shard.to_local().numel() < shard.numel() for shard in shards if shard.numel() > 1)
+    assert len(shards) == len(averages) == 6
+    assert all(shard.to_local().numel() < shard.numel() for shard in shards if len(shard) > 1)
     shown = dict(zip(averager.names, averager.averages("mean"), strict=True))
     for name, value in net.named_parameters():
         assert torch.equal(whole(value), whole(shown[name])), name
