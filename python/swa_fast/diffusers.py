@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from ._checks import check_decay, check_number
+from ._parameter_listing import ParameterListing
 from ._schedule import check_integer
 from .decays import warmup
 from .torch import WeightAverager
@@ -92,6 +93,7 @@ class EMAModel:
             _deprecated("min_value", "min_decay")
             min_decay = kwargs["min_value"]
         self._parameters = _listed(parameters)
+        self._listing = ParameterListing()
         self.decay = decay
         self.min_decay = min_decay
         self.update_after_step = update_after_step
@@ -182,7 +184,7 @@ class EMAModel:
         if isinstance(parameters, torch.nn.Module):
             _deprecated("a module as parameters", "module.parameters()")
             parameters = parameters.parameters()
-        tensors = list(parameters)
+        tensors = self._listing.of(parameters)
         self._follow(tensors)
         frozen = [not tensor.requires_grad for tensor in tensors]
         if frozen != self._frozen:
@@ -200,7 +202,10 @@ class EMAModel:
     def _follow(self, tensors: list[Any]) -> None:
         """Averages these tensors, if they are not those of the last call."""
         before = self._parameters
+        if tensors is before:
+            return
         if len(tensors) == len(before) and all(map(operator.is_, tensors, before)):
+            self._parameters = tensors
             return
         _require_whole(tensors)
         averages = self.averager.averages()

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..plots import reconstruction, require_matplotlib
 from .errors import CheckpointError
 from .formats.safetensors import read_header
 from .merging import Path_, merge
@@ -15,7 +16,13 @@ __all__ = ["reconstruct"]
 
 
 def reconstruct(
-    folder: Path_, sigma_rel: float, output: Path_, *, step: float | None = None, **options: Any
+    folder: Path_,
+    sigma_rel: float,
+    output: Path_,
+    *,
+    step: float | None = None,
+    plot: Path_ | None = None,
+    **options: Any,
 ) -> MergeReport:
     """Make the power average of a width that was not kept in training.
 
@@ -28,6 +35,8 @@ def reconstruct(
         sigma_rel: the width wanted, in (0, 1 / sqrt(12)].
         output: the file to write.
         step: use the snapshots up to this step only, as if the training had ended there.
+        plot: a picture to write, of the profile wanted and the one that the snapshots make: see
+            ``swa_fast.plots.reconstruction``. Needs matplotlib.
         options: for ``merge``, other than ``schedule`` and ``weights``.
 
     Returns:
@@ -35,7 +44,10 @@ def reconstruct(
 
     Raises:
         CheckpointError: there is no such snapshot, or as ``merge``.
+        ImportError: ``plot`` is given and matplotlib is not installed; nothing was written.
     """
+    if plot is not None:
+        require_matplotlib()
     target = Path(os.path.abspath(output))
     found = []
     for path in sorted(Path(folder).glob("*.safetensors")):
@@ -50,5 +62,14 @@ def reconstruct(
             found.append((taken, width, path))
     if not found:
         raise CheckpointError(f"{folder} has no safetensors file that carries step and sigma_rel")
-    paths = [path for _, _, path in sorted(found)]
-    return merge(paths, output, schedule=f"power:{float(sigma_rel)!r}", **options)
+    found.sort()
+    paths = [path for _, _, path in found]
+    report = merge(paths, output, schedule=f"power:{float(sigma_rel)!r}", **options)
+    if plot is not None:
+        from matplotlib.figure import Figure
+
+        drawing = Figure()  # not pyplot's, which would keep it
+        snapshots = [(taken, width) for taken, width, _ in found]
+        reconstruction(snapshots, sigma_rel, ax=drawing.subplots())
+        drawing.savefig(plot)
+    return report

@@ -21,27 +21,34 @@ class ShownModel:
     averages each time the module is asked for.
 
     Args:
-        averager: of ``model``; a single average.
+        averager: of ``model``.
         model: what is averaged.
         dtype: of the floating-point tensors shown; None for the model's own.
         into: the module to show the averages in, which then start as its tensors are; by default
             a copy of ``model``.
+        name: which of several averages.
 
     Raises:
         ValueError: ``into`` has no tensor of some average's name.
     """
 
     def __init__(
-        self, averager: WeightAverager, model: Any, dtype: Any = None, into: Any = None
+        self,
+        averager: WeightAverager,
+        model: Any,
+        dtype: Any = None,
+        into: Any = None,
+        name: str | None = None,
     ) -> None:
         """Copies what is not averaged of the module, if it is to be a copy."""
         self._averager = averager
+        self._name = name
         self._dtype = dtype
         values = _by_name(model)
         memo: dict[int, Any] = {}
         if into is None:
-            for name, average in zip(averager.names, averager.averages(), strict=True):
-                value = values[name].tensor
+            for key, average in zip(averager.names, averager.averages(name), strict=True):
+                value = values[key].tensor
                 data = self._shown(value, average)
                 if isinstance(value, torch.nn.Parameter):
                     data = torch.nn.Parameter(data, requires_grad=value.requires_grad)
@@ -73,7 +80,7 @@ class ShownModel:
             raise ValueError(
                 f"the averaged module must have the model's names. Missing: {missing[:5]}"
             )
-        averages = self._averager.averages()
+        averages = self._averager.averages(self._name)
         return [
             (shown[name].tensor, average) for name, average in zip(names, averages, strict=True)
         ]
@@ -98,7 +105,7 @@ class ShownModel:
     def refresh(self) -> Any:
         """Rounds what must be rounded, and returns the module."""
         if self._rounded:
-            averages = self._averager.averages()
+            averages = self._averager.averages(self._name)
             pairs.copy_(
                 [tensor.detach() for tensor, _ in self._rounded],
                 [averages[index] for _, index in self._rounded],
