@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import swa_fast
@@ -15,13 +15,13 @@ import swa_fast
 from . import coefficients, stream
 from .dtypes import DTYPES, DType
 from .errors import CheckpointError
-from .formats import format_of_output, open_checkpoint, open_writer
+from .formats import format_of_output, is_like, open_checkpoint, open_writer
 from .formats.writer import Job, TensorOut
 from .inputs import Input, resolve
 from .memory import anonymous_memory, parse_bytes
 from .output import check_free_space, new_output, refuse_existing
 from .report import InputReport, MergeReport, provenance
-from .tensors import Checkpoint, Tensor
+from .tensors import ELSEWHERE, Checkpoint, Tensor
 
 __all__ = ["DTYPE_NAMES", "merge"]
 
@@ -127,11 +127,13 @@ def merge(
     try:
         for item in chosen:
             opened.append(open_checkpoint(item.path, key=key, keep_optimizer=keep_optimizer))
+        _check_files(target, opened)
         shares, how, warnings = _coefficients(
             chosen, opened, schedule, normalize=normalize, allow_negative=allow_negative
         )
         selection = _select(opened, include, exclude, common)
         kind = format_of_output(target, opened[-1], format)
+        carried, left = _carried(opened[-1], kind, keep_optimizer)
         reports = [
             InputReport(
                 str(item.path),
@@ -152,8 +154,7 @@ def merge(
                 for tensor in [opened[-1].tensors[name]]
             },
             carried={
-                name: TensorOut(tensor.dtype, tensor.shape)
-                for name, tensor in opened[-1].carried.items()
+                name: TensorOut(tensor.dtype, tensor.shape) for name, tensor in carried.items()
             },
             dtype=output_dtype,
             provenance=provenance(reports, how, len(averaged)),
@@ -167,7 +168,7 @@ def merge(
             inputs=reports,
             averaged=len(averaged),
             copied=[*(name for name in selection.names if name not in set(averaged)), *job.carried],
-            skipped=selection.skipped,
+            skipped=[*selection.skipped, *left],
             bytes_read=total,
             bytes_written=writer.size,
             seconds=0.0,
@@ -204,8 +205,14 @@ def merge(
     finally:
         for checkpoint in opened:
             checkpoint.close()
-    seconds = time.perf_counter() - started
-    return _with(report, seconds=seconds, peak_memory=max(peak, anonymous_memory()))
+    return replace(
+        report,
+        bytes_written=writer.size
+        if dry_run
+        else sum(path.stat().st_size for path in _files(target)),
+        seconds=time.perf_counter() - started,
+        peak_memory=max(peak, anonymous_memory()),
+    )
 
 
 @dataclass(frozen=True)
@@ -255,6 +262,23 @@ def _select(
                 f"averaged: leave it out by --exclude"
             )
     return _Selection(names, skipped)
+
+
+def _carried(
+    template: Checkpoint, kind: str, keep_optimizer: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return what the output gets beside the model, and names of what stays behind.
+
+    Where such a tensor belongs is known in its own format alone.
+    """
+    if is_like(kind, template):
+        return template.carried, []
+    if keep_optimizer and template.carried:
+        raise CheckpointError(
+            f"--keep-optimizer needs an output of the last input's format, {template.format}. "
+            f"Received: {kind}"
+        )
+    return {}, [name.removeprefix(ELSEWHERE) for name in template.carried]
 
 
 def _difference(name: str, one: Checkpoint, other: Checkpoint) -> str | None:
@@ -362,6 +386,20 @@ def _check_paths(target: Path, chosen: Sequence[Input], overwrite: bool) -> None
         raise CheckpointError(f"the folder of the output is not there: {target.parent}")
 
 
+def _check_files(target: Path, opened: Sequence[Checkpoint]) -> None:
+    """Refuse an output that is one of the files that an input is made of, or holds one."""
+    real = Path(os.path.realpath(target))
+    for checkpoint in opened:
+        for file in checkpoint.files:
+            source = Path(os.path.realpath(file))
+            if real == source:
+                raise CheckpointError(
+                    f"the output {target} is a file of the input {checkpoint.path}"
+                )
+            if real in source.parents:
+                raise CheckpointError(f"the input {file} is inside the output {target}")
+
+
 def _hashes(checkpoint: Checkpoint) -> dict[str, str]:
     found = {}
     for path in checkpoint.files:
@@ -390,7 +428,5 @@ class _threads:  # noqa: N801
         swa_fast.set_num_threads(self._before)
 
 
-def _with(report: MergeReport, **changes: float) -> MergeReport:
-    from dataclasses import replace
-
-    return replace(report, **changes)  # type: ignore[arg-type]
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]

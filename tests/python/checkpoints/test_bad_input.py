@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -241,6 +243,47 @@ def test_damaged_files_of_other_formats(tmp_path: Path) -> None:
     refused([tmp_path / "t.bin"], tmp_path / "out.bin", "does not begin like one")
 
 
+def test_an_output_that_is_a_file_of_an_input(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shard = write_safetensors(folder / "model-00001-of-00001.safetensors", random_model(0))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(random_model(0), shard.name)}))
+    refused([index], shard, "is a file of the input", overwrite=True)
+    refused([index], index, "is the input", overwrite=True)
+    refused([index], folder, "is inside the output", overwrite=True)
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(shard)
+    refused([index], link, "is a file of the input", overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "pt", "keras"])
+def test_a_refusal_midway_prints_nothing_more(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive that is given up must not be completed when it is freed."""
+    first, second, name = tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix}", "n"
+    for number, path in enumerate((first, second)):
+        if suffix == "npz":
+            np.savez(path, x=np.ones(3), n=np.array(number))
+        elif suffix == "pt":
+            torch = pytest.importorskip("torch")
+            torch.save({"x": torch.ones(3), "n": torch.tensor(number)}, path)
+        else:
+            h5py = pytest.importorskip("h5py")
+            with h5py.File(tmp_path / "inside", "w") as file:
+                file["x"], file["n"] = np.ones(3), number
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.write(tmp_path / "inside", "model.weights.h5")
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    refused(
+        [first, second], tmp_path / f"out.{suffix}", f"{name!r} of .* differs", strict_integers=True
+    )
+    gc.collect()
+    assert ignored == []
+
+
 def test_the_command_says_one_sentence_and_exits_with_2(
     pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +291,27 @@ def test_the_command_says_one_sentence_and_exits_with_2(
         cli.main(["merge", str(pair[0]), "nothing.pt", "-o", str(tmp_path / "out.safetensors")])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "swa-fast merge: error: nothing.pt is not there\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "-0.5,1.5"], "one argument: write --weights=VALUE where the"),
+        (["--sort", "age"], r"name'?, '?mtime'?\) \(see"),
+        (["--sort", "times"], r"did you mean 'mtime'\?"),
+        (["--dtype", "bfloat"], r"did you mean 'bfloat16'\?"),
+        (["--treads", "2"], r"did you mean '--threads'\?"),
+    ],
+)
+def test_typing_errors(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["merge", "a.npz", "-o", "b.npz", *arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
 
 
 def test_no_space_left_on_the_disk(pair: list[Path], tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ one.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import copy
 import io
 import math
@@ -22,7 +24,7 @@ from typing import Any
 from ..dtypes import BY_LABEL, DType
 from ..errors import CheckpointError
 from ..mapped import MappedFile
-from ..tensors import Bytes, Checkpoint, Mapped, Strided, Tensor
+from ..tensors import ELSEWHERE, Bytes, Checkpoint, Mapped, Strided, Tensor
 from ..zip_files import ZipWriter, list_members, member_offset, overhead
 from .writer import PROVENANCE, Job, Scratch
 
@@ -44,6 +46,9 @@ MODEL_KEYS = (
 
 _OPTIMIZER = re.compile(r"^(last_)?optim(izer)?s?(_states?|_history)?(_dicts?)?$|^opt$")
 """Keys at the top of a checkpoint that hold an optimizer's state."""
+
+_PLAIN = (argparse.Namespace,)
+"""Classes beside tensors that may be read: making one stores attributes and does nothing else."""
 
 _ARCHIVE = "archive"
 
@@ -114,7 +119,7 @@ def read_file(path: Path, key: str | None = None, *, keep_optimizer: bool = Fals
     for where, tensor in found:
         part = next((part for part in roots if where[: len(part)] == part), None)
         if part is None:
-            name, into = "other:" + _joined(where), carried
+            name, into = ELSEWHERE + _joined(where), carried
         else:
             name, into = _joined(where[stripped:]), tensors
         if name in views:
@@ -384,7 +389,8 @@ def _load(torch: Any, path: Path) -> Any:
     if any("/code/" in name or name.endswith("/constants.pkl") for name in members):
         raise CheckpointError(f"{path} is a TorchScript archive: save the module's state_dict")
     try:
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        with _plain_classes(torch):
+            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "GLOBAL" in str(error):
             raise refuse_code(path, error) from None
@@ -393,6 +399,18 @@ def _load(torch: Any, path: Path) -> Any:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(f"{path} is not a valid torch file: {_line(error)}") from None
+
+
+def _plain_classes(torch: Any) -> contextlib.AbstractContextManager[Any]:
+    """Let torch read ``_PLAIN`` too, for a block, where it can be told: since torch 2.5."""
+    if not hasattr(torch.serialization, "safe_globals"):
+        return contextlib.nullcontext()
+    known = torch.serialization.get_safe_globals()
+    # The block's end takes out all that it is given, so it is given nothing that was there before.
+    allowed: contextlib.AbstractContextManager[Any] = torch.serialization.safe_globals(
+        [item for item in _PLAIN if item not in known]
+    )
+    return allowed
 
 
 def _line(error: Exception) -> str:
