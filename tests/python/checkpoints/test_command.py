@@ -12,7 +12,7 @@ import pytest
 from checkpoint_tools import leftovers, read_safetensors, write_safetensors
 from swa_fast import cli
 from swa_fast.checkpoints import CheckpointError, soup
-from swa_fast.checkpoints.inputs import resolve
+from swa_fast.checkpoints.inputs import resolve, step_of
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +80,35 @@ def test_order(tmp_path: Path) -> None:
     assert order(sort="step", every=2) == [names[2], names[0]]
     assert order(last=1) == names[-1:]
     assert [item.path.name for item in resolve([tmp_path])] == names[::-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("checkpoint-500", 500),
+        ("iter_0000020", 20),
+        ("global_step1200", 1200),
+        ("epoch=3-step=1200.ckpt", 1200),
+        ("step=1200-epoch=3.ckpt", 1200),
+        ("epoch=3-val_loss=0.25.ckpt", 3),
+        ("checkpoint_2_5000.pt", 5000),  # fairseq: epoch and update
+        ("checkpoint7.pt", 7),
+        ("checkpoint-12.pth.tar", 12),  # timm
+        ("epoch_004.weights.h5", 4),
+        ("llama-7b-step-900", 900),
+        ("model_17.pt", 17),
+        ("final.pt", None),
+    ],
+)
+def test_the_step_in_a_name(name: str, step: int | None) -> None:
+    assert step_of(Path("run_99", name)) == step
+
+
+def test_a_run_of_timm(tmp_path: Path) -> None:
+    for name in ("checkpoint-10.pth.tar", "checkpoint-9.pth.tar", "last.pth.tar", "args.yaml"):
+        (tmp_path / name).write_bytes(b"")
+    found = [item.path.name for item in resolve([tmp_path])]
+    assert found == ["checkpoint-9.pth.tar", "checkpoint-10.pth.tar"]
 
 
 def test_help_needs_no_numpy() -> None:
