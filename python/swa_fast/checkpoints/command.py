@@ -244,8 +244,13 @@ def _errors(command: str, options: argparse.Namespace) -> Iterator[None]:
 
     try:
         yield
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         options.parser.exit(2, f"swa-fast {command}: error: {error}\n")
+    except OSError as error:
+        what = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+        options.parser.exit(
+            2, f"swa-fast {command}: error: {what}: {options.output} was not written\n"
+        )
 
 
 @contextlib.contextmanager

@@ -109,11 +109,11 @@ def open_writer(kind: str, job: Job) -> Writer:
     from dataclasses import replace
 
     if kind == "folder":
-        from .folder import FolderWriter
+        from .folder_writer import FolderWriter
 
         return FolderWriter(job)
     if kind == "dcp":
-        from .dcp import DcpWriter
+        from .dcp_writer import DcpWriter
 
         return DcpWriter(job)
     if kind in ("keras", "h5"):
@@ -125,7 +125,7 @@ def open_writer(kind: str, job: Job) -> Writer:
 
         return NpzWriter(job)
     if kind == "torch":
-        from .torch_zip import TorchWriter
+        from .torch_zip_writer import TorchWriter
 
         if job.template.format == "folder":
             only = next(iter(job.template.extra.shards.values()))
