@@ -98,7 +98,7 @@ class MappedFile:
         except (OSError, AttributeError) as error:
             if getattr(error, "errno", None) == errno.EFAULT:
                 raise CheckpointError(
-                    f"{self.path} was cut off while it was read, or its disk fails at byte {begin:,}"
+                    f"{self.path} was cut off while it was read, or its disk fails"
                 ) from None
             # An older kernel, or another system.
             with contextlib.suppress(OSError, AttributeError):
