@@ -173,14 +173,17 @@ def minus_sqrt(count: int) -> list[float]:
 
 def schedule(
     name: str, count: int, snapshots: Sequence[tuple[float, float] | None] | None = None
-) -> tuple[list[float], list[str]]:
-    """Return the coefficients that a name on the command line stands for, and warnings.
+) -> tuple[list[float], Power | None]:
+    """Return the coefficients that a name on the command line stands for.
 
     Args:
         name: ``mean``, ``ema:DECAY``, ``wsm:linear``, ``wsm:cosine``, ``wsm:sqrt``, ``linear``,
             ``minus-sqrt`` or ``power:SIGMA``.
         count: number of checkpoints.
         snapshots: for ``power``, ``(step, sigma_rel)`` of each checkpoint, None where it says none.
+
+    Returns:
+        The coefficients, and for ``power`` how good they are, else None.
 
     Raises:
         CheckpointError: the name or its number is wrong, or a checkpoint lacks what ``power``
@@ -189,13 +192,13 @@ def schedule(
     Example:
         >>> from swa_fast.checkpoints import coefficients
         >>> coefficients.schedule("ema:0.5", 2)
-        ([0.5, 0.5], [])
+        ([0.5, 0.5], None)
     """
     kind, has_argument, argument = name.partition(":")
     if kind == "wsm" and has_argument:
-        return wsm(count, argument), []
+        return wsm(count, argument), None
     if kind == "ema" and has_argument:
-        return ema(count, _number("ema", argument)), []
+        return ema(count, _number("ema", argument)), None
     if kind == "power" and has_argument:
         known = [snapshot for snapshot in snapshots or () if snapshot is not None]
         if len(known) != count:
@@ -204,9 +207,9 @@ def schedule(
                 f"{count - len(known)} of {count} do not"
             )
         found = power(known, _number("power", argument))
-        return found.coefficients, found.warnings
+        return found.coefficients, found
     if kind in _PLAIN and not has_argument:
-        return _PLAIN[kind](count), []
+        return _PLAIN[kind](count), None
     raise CheckpointError(f"a schedule must be one of {', '.join(SCHEDULES)}. Received: {name!r}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -133,7 +134,7 @@ def merge(
             opened.append(open_checkpoint(item.path, key=key, keep_optimizer=keep_optimizer))
         for checkpoint in opened:
             refuse_files(target, checkpoint.path, checkpoint.files)
-        shares, how, warnings = _coefficients(
+        shares, how, power = _coefficients(
             chosen, opened, schedule, normalize=normalize, allow_negative=allow_negative
         )
         selection = select(opened, include, exclude, common)
@@ -181,7 +182,9 @@ def merge(
             seconds=0.0,
             peak_memory=anonymous_memory(),
             dry_run=dry_run,
-            warnings=warnings,
+            profile_error=power.error if power else None,
+            magnitude=math.fsum(map(abs, shares)),
+            warnings=power.warnings if power else [],
         )
         peak = report.peak_memory
         if not dry_run:
@@ -229,16 +232,16 @@ def _coefficients(
     *,
     normalize: bool,
     allow_negative: bool,
-) -> tuple[list[float], str, list[str]]:
+) -> tuple[list[float], str, coefficients.Power | None]:
     typed = [item.weight for item in chosen if item.weight is not None]
     if typed and schedule is not None:
         raise CheckpointError("give weights or --schedule, not both")
     if typed:
         shares = coefficients.explicit(typed, normalize=normalize, allow_negative=allow_negative)
-        return shares, "explicit", []
+        return shares, "explicit", None
     name = schedule or "mean"
-    shares, warnings = coefficients.schedule(name, len(chosen), [_snapshot(x) for x in opened])
-    return shares, name, warnings
+    shares, power = coefficients.schedule(name, len(chosen), [_snapshot(x) for x in opened])
+    return shares, name, power
 
 
 def _snapshot(checkpoint: Checkpoint) -> tuple[float, float] | None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +125,33 @@ def test_help_needs_no_numpy() -> None:
     assert "wsm:sqrt" in done.stdout
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes of all, and the rate; gone when the table comes, and not there where nobody looks."""
+    for step in (1, 2):
+        write_safetensors(tmp_path / f"step_{step}.safetensors", {"x": np.zeros(5_000_000)})
+    monkeypatch.setattr("swa_fast.checkpoints.stream._CHUNK", 1 << 20)
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    arguments = ["merge", str(tmp_path), "-o", str(tmp_path / "out.safetensors"), "--overwrite"]
+    for terminal in (_Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert cli.main(arguments) == 0
+        drawn = terminal.getvalue().split("\r")
+        if not terminal.isatty():
+            assert drawn == [""]
+            continue
+        assert drawn[-1].strip() == ""
+        assert re.search(r" 5\d%\|#.*\| 4\d\.\dM/80\.0M \[.*B/s\]", "\n".join(drawn))
+
+
+def _must_not_run(path: Path) -> float:
+    raise AssertionError(path)
+
+
 class TestSoup:
     """The score is the distance from 3.
 
@@ -155,6 +185,24 @@ class TestSoup:
         assert again == report
         assert len((tmp_path / "runs").read_text()) == runs
         assert leftovers(tmp_path) == []
+
+    def test_scores_of_other_options_do_not_count(self, tmp_path: Path) -> None:
+        paths, runs = self.candidates(tmp_path), tmp_path / "runs"
+
+        def run(**options: Any) -> int:
+            out = tmp_path / "out.safetensors"
+            evaluate = self.EVAL + str(runs)
+            soup(paths, out, evaluate=evaluate, maximize=False, overwrite=True, **options)
+            return len(runs.read_text())
+
+        first = run()
+        assert run(threads=1, max_memory="1GB") == first
+        assert run(exclude="y") == 2 * first
+
+    def test_a_log_that_cannot_be_written_is_refused_before_any_score(self, tmp_path: Path) -> None:
+        paths, log = self.candidates(tmp_path), tmp_path / "no" / "log.json"
+        with pytest.raises(CheckpointError, match="folder of the log is not there"):
+            soup(paths, tmp_path / "o.npz", evaluate=_must_not_run, maximize=True, log=log)
 
     def test_uniform_and_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         paths, out = self.candidates(tmp_path), tmp_path / "out.safetensors"

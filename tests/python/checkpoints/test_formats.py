@@ -22,7 +22,7 @@ from checkpoint_tools import (
     weighted_sum,
     write_safetensors,
 )
-from swa_fast.checkpoints import CheckpointError, merge, reconstruct
+from swa_fast.checkpoints import CheckpointError, coefficients, merge, reconstruct
 
 THIRDS = [1 / 3] * 3
 
@@ -488,6 +488,10 @@ def test_snapshots_of_power_averages(tmp_path: Path) -> None:
     assert [item.coefficient for item in report.inputs] == pytest.approx([0, 0, 0, 1], abs=1e-6)
     report = reconstruct(tmp_path, 0.08, out, overwrite=True)
     shares = [item.coefficient for item in report.inputs]
+    assert report.magnitude == pytest.approx(sum(map(abs, shares)))
+    assert report.profile_error == coefficients.power(list(models), 0.08).error
+    assert "error 4.93%, absolute coefficients 1.0" in report.table()
+    assert len(report.warnings) == 1
     found, metadata = read_safetensors(out)
     arrays = [model["layer.bias"] for model in models.values()]
     assert same_bytes(found["layer.bias"], weighted_sum(arrays, shares))
