@@ -13,6 +13,7 @@ import averaging
 import batch_norm
 import benchmarks
 import low_precision
+import merging
 import schedules
 
 if __name__ == "__main__":
@@ -21,4 +22,5 @@ if __name__ == "__main__":
     averaging.main([])
     batch_norm.main([])
     low_precision.main([])
+    merging.main()
     schedules.main()

@@ -38,11 +38,15 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong, and what was meant, in one sentence instead of printing the usage."""
 
     def error(self, message: str) -> NoReturn:
+        option = re.search(r"argument (?:-\w/)?(--[\w-]+): expected one argument", message)
         wrong = re.search(r"(?:unrecognized arguments: |invalid choice: ')([\w-]+)", message)
         hint = ""
-        if wrong:
+        if option:
+            hint = f": write {option[1]}=VALUE where the value begins with a dash"
+        elif wrong:
+            choices = re.search(r"choose from (.*)\)", message)
+            words = re.findall(r"[\w-]+", choices[1] if choices else self.format_help())
             dashes = wrong[1].startswith("-")
-            words = re.findall(r"[\w-]+", self.format_help())
             known = [word for word in words if word.startswith("-") == dashes]
             hint = _did_you_mean(wrong[1], known)
         self.exit(2, f"{self.prog}: error: {message}{hint} (see {self.prog} --help)\n")

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
-from .errors import CheckpointError
+from .errors import CheckpointError, require_checkpoints
+from .profiles import Power, power
 
 __all__ = [
     "SCHEDULES",
@@ -37,12 +35,6 @@ __all__ = [
 SUM_TOLERANCE = 1e-6
 """How far the sum of typed coefficients may be from 1: six digits are enough to type."""
 
-ERROR_LIMIT = 0.01
-"""A profile's relative error above which a user should be warned."""
-
-MAGNITUDE_LIMIT = 3.0
-"""A sum of absolute coefficients above which rounding in the snapshots is amplified too much."""
-
 
 def mean(count: int) -> list[float]:
     """Return ``1 / count`` for each checkpoint.
@@ -50,7 +42,7 @@ def mean(count: int) -> list[float]:
     Raises:
         CheckpointError: ``count`` is less than 1.
     """
-    _require_checkpoints(count, 1)
+    require_checkpoints(count)
     return [1 / count] * count
 
 
@@ -74,7 +66,7 @@ def explicit(
         [0.25, 0.75]
     """
     values = [float(weight) for weight in weights]
-    _require_checkpoints(len(values), 1)
+    require_checkpoints(len(values))
     for value in values:
         if not math.isfinite(value):
             raise CheckpointError(f"a weight must be finite. Received: {value}")
@@ -108,7 +100,7 @@ def ema(count: int, decay: float) -> list[float]:
         >>> coefficients.ema(3, 0.5)
         [0.25, 0.25, 0.5]
     """
-    _require_checkpoints(count, 1)
+    require_checkpoints(count)
     if not 0 <= decay <= 1:
         raise CheckpointError(f"the decay of ema must be from 0 to 1. Received: {decay}")
     first = [decay ** (count - 1)]
@@ -160,7 +152,7 @@ def wsm(count: int, shape: str) -> list[float]:
         raise CheckpointError(
             f"the shape of wsm must be one of {', '.join(_SHAPES)}. Received: {shape!r}"
         )
-    _require_checkpoints(count, 1)
+    require_checkpoints(count)
     return decays_to_coefficients([_SHAPES[shape](j / count) for j in range(1, count)])
 
 
@@ -179,95 +171,19 @@ def minus_sqrt(count: int) -> list[float]:
     return wsm(count, "sqrt")
 
 
-@dataclass(frozen=True)
-class Power:
-    """How snapshots of power averages make the average of another width.
-
-    Attributes:
-        coefficients: one for each snapshot, in the order given; their sum is 1.
-        error: L2 distance of the profile that they make from the one wanted, as a share of the
-            wanted profile's norm.
-        magnitude: sum of the absolute coefficients: how much the snapshots' rounding may grow.
-    """
-
-    coefficients: list[float]
-    error: float
-    magnitude: float
-
-    @property
-    def warnings(self) -> list[str]:
-        """Sentences that a user should know, one for each limit that was passed."""
-        found = []
-        if self.error > ERROR_LIMIT:
-            found.append(
-                f"the snapshots make the profile asked for only up to an error of {self.error:.2%}:"
-                " more of them, or of other widths, would make it better"
-            )
-        if self.magnitude > MAGNITUDE_LIMIT:
-            found.append(
-                f"the absolute coefficients add up to {self.magnitude:.1f}, which multiplies the "
-                "rounding errors of the snapshots: ask for a width nearer to theirs"
-            )
-        return found
-
-
-def power(
-    snapshots: Sequence[tuple[float, float]], sigma_rel: float, step: float | None = None
-) -> Power:
-    """Return the coefficients of an average whose width is chosen after the training.
-
-    Post-hoc EMA (Karras et al. 2024, arXiv 2312.02696, section 3.2 and algorithm 3). A power
-    average of relative width ``sigma_rel`` at step t weighs step u by ``u ** gamma``, up to t.
-    Those of the snapshots are combined so that the sum of their profiles is nearest, in the L2
-    norm, to the one wanted. Solved by least squares in float64 on profiles of norm 1, then divided
-    by the sum.
-
-    Args:
-        snapshots: ``(step, sigma_rel)`` of each: the update at which it was taken and the relative
-            width of the power average that it holds.
-        sigma_rel: the width wanted, in (0, 1 / sqrt(12)].
-        step: where the wanted average ends; the last snapshot's step if None.
-
-    Raises:
-        CheckpointError: there is no snapshot, or a step or a width is out of range.
-
-    Example:
-        >>> from swa_fast.checkpoints import coefficients
-        >>> steps = range(1000, 11000, 1000)
-        >>> found = coefficients.power([(t, s) for t in steps for s in (0.05, 0.1)], 0.07)
-        >>> found.error < 0.01, found.magnitude < 3
-        (True, True)
-    """
-    _require_checkpoints(len(snapshots), 1)
-    steps = np.array([_positive("step", taken) for taken, _ in snapshots])
-    gammas = np.array([_gamma(width) for _, width in snapshots])
-    end = float(steps.max()) if step is None else _positive("step", step)
-    gamma = _gamma(sigma_rel)
-    inner = _inner(steps[:, None], gammas[:, None], steps[None], gammas[None])
-    wanted = _inner(steps, gammas, np.array(end), np.array(gamma))
-    wanted_square = float(_inner(*(np.array(x) for x in (end, gamma, end, gamma))))
-    norms = np.sqrt(np.diag(inner))
-    scaled = np.linalg.lstsq(inner / np.outer(norms, norms), wanted / norms, rcond=None)[0]
-    found = scaled / norms
-    found = found / found.sum()
-    square = found @ inner @ found - 2 * (found @ wanted) + wanted_square
-    return Power(
-        coefficients=[float(x) for x in found],
-        error=math.sqrt(max(0.0, float(square)) / wanted_square),
-        magnitude=float(np.abs(found).sum()),
-    )
-
-
 def schedule(
     name: str, count: int, snapshots: Sequence[tuple[float, float] | None] | None = None
-) -> tuple[list[float], list[str]]:
-    """Return the coefficients that a name on the command line stands for, and warnings.
+) -> tuple[list[float], Power | None]:
+    """Return the coefficients that a name on the command line stands for.
 
     Args:
         name: ``mean``, ``ema:DECAY``, ``wsm:linear``, ``wsm:cosine``, ``wsm:sqrt``, ``linear``,
             ``minus-sqrt`` or ``power:SIGMA``.
         count: number of checkpoints.
         snapshots: for ``power``, ``(step, sigma_rel)`` of each checkpoint, None where it says none.
+
+    Returns:
+        The coefficients, and for ``power`` how good they are, else None.
 
     Raises:
         CheckpointError: the name or its number is wrong, or a checkpoint lacks what ``power``
@@ -276,13 +192,13 @@ def schedule(
     Example:
         >>> from swa_fast.checkpoints import coefficients
         >>> coefficients.schedule("ema:0.5", 2)
-        ([0.5, 0.5], [])
+        ([0.5, 0.5], None)
     """
     kind, has_argument, argument = name.partition(":")
     if kind == "wsm" and has_argument:
-        return wsm(count, argument), []
+        return wsm(count, argument), None
     if kind == "ema" and has_argument:
-        return ema(count, _number("ema", argument)), []
+        return ema(count, _number("ema", argument)), None
     if kind == "power" and has_argument:
         known = [snapshot for snapshot in snapshots or () if snapshot is not None]
         if len(known) != count:
@@ -291,9 +207,9 @@ def schedule(
                 f"{count - len(known)} of {count} do not"
             )
         found = power(known, _number("power", argument))
-        return found.coefficients, found.warnings
+        return found.coefficients, found
     if kind in _PLAIN and not has_argument:
-        return _PLAIN[kind](count), []
+        return _PLAIN[kind](count), None
     raise CheckpointError(f"a schedule must be one of {', '.join(SCHEDULES)}. Received: {name!r}")
 
 
@@ -322,43 +238,8 @@ _PLAIN: dict[str, Callable[[int], list[float]]] = {
 }
 
 
-def _require_checkpoints(count: int, least: int) -> None:
-    if count < least:
-        raise CheckpointError(f"at least {least} checkpoint is needed. Received: {count}")
-
-
 def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise CheckpointError(f"{name}: needs a number. Received: {text!r}") from None
-
-
-def _positive(name: str, value: float) -> float:
-    number = float(value)
-    if not 0 < number < math.inf:
-        raise CheckpointError(f"a snapshot's {name} must be > 0 and finite. Received: {value}")
-    return number
-
-
-def _gamma(sigma_rel: float) -> float:
-    """Return the exponent of the profile of this relative width: algorithm 2 of the paper."""
-    widest = 1 / math.sqrt(12)
-    if not 1e-6 <= sigma_rel <= math.nextafter(widest, 1):
-        raise CheckpointError(
-            f"sigma_rel must be > 0 and <= 1 / sqrt(12), which is {widest:.6f}. "
-            f"Received: {sigma_rel}"
-        )
-    inverse_square = float(sigma_rel) ** -2
-    roots = np.roots([1.0, 7.0, 16.0 - inverse_square, 12.0 - inverse_square])
-    return max(0.0, float(roots.real.max()))
-
-
-def _inner(
-    t_a: np.ndarray, gamma_a: np.ndarray, t_b: np.ndarray, gamma_b: np.ndarray
-) -> np.ndarray:
-    """Integral of the product of two profiles ``(gamma + 1) / t * (u / t) ** gamma`` up to t."""
-    ratio = t_a / t_b
-    exponent = np.where(t_a < t_b, gamma_b, -gamma_a)
-    numerator = (gamma_a + 1) * (gamma_b + 1) * ratio**exponent
-    return np.asarray(numerator / ((gamma_a + gamma_b + 1) * np.maximum(t_a, t_b)))

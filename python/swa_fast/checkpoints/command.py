@@ -12,6 +12,13 @@ from typing import Any
 
 __all__ = ["add_parser"]
 
+_DESCRIPTION = """\
+Average checkpoints tensor by tensor: sums in float64, rounded once. Reads and
+writes safetensors, torch files, Hugging Face folders,
+torch.distributed.checkpoint, .keras, .weights.h5 and .npz. The output appears
+complete or not at all.
+"""
+
 _EPILOG = """\
 examples:
   swa-fast merge run/ -o averaged --last 10            the mean of a run's last ten checkpoints
@@ -34,9 +41,7 @@ def _add_merge(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "merge",
         help="average checkpoints on disk, in constant memory, rounded once",
-        description="Average checkpoints tensor by tensor: sums in float64, rounded once. Reads "
-        "and writes safetensors, torch files, Hugging Face folders, torch.distributed.checkpoint, "
-        ".keras, .weights.h5 and .npz. The output appears complete or not at all.",
+        description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -244,8 +249,13 @@ def _errors(command: str, options: argparse.Namespace) -> Iterator[None]:
 
     try:
         yield
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         options.parser.exit(2, f"swa-fast {command}: error: {error}\n")
+    except OSError as error:
+        what = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+        options.parser.exit(
+            2, f"swa-fast {command}: error: {what}: {options.output} was not written\n"
+        )
 
 
 @contextlib.contextmanager

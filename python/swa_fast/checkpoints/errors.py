@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError"]
+__all__ = ["CheckpointError", "require_checkpoints"]
 
 
 class CheckpointError(ValueError):
@@ -11,3 +11,9 @@ class CheckpointError(ValueError):
     The message says the rule, what was found and in which file. Running out of disk space and
     other failures of the system stay ``OSError``.
     """
+
+
+def require_checkpoints(count: int) -> None:
+    """Raise CheckpointError if there are no checkpoints."""
+    if count < 1:
+        raise CheckpointError(f"at least 1 checkpoint is needed. Received: {count}")

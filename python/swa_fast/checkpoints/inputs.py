@@ -20,8 +20,16 @@ SORTS = ("step", "name", "mtime")
 _RUN = re.compile(r"^(checkpoint|ckpt|step|iter|global_step|epoch|model|snapshot)[-_=]?\d+", re.I)
 """Names of the checkpoints in a run's folder."""
 
-_STEP = re.compile(r"(?:step|iter|checkpoint|ckpt|epoch|snapshot)s?[-_=]*(\d+)", re.I)
-_NUMBER = re.compile(r"\d+")
+_STEPS = tuple(
+    re.compile(rf"{before}(\d+)", re.I)
+    for before in (
+        r"(?:step|iter|iteration)s?[-_=]*",
+        r"(?:checkpoint|ckpt|snapshot)s?[-_=]*(?:\d+_)?",
+        r"epochs?[-_=]*",
+        "",
+    )
+)
+"""What comes before a step in a name, the surest first. fairseq's `_2_500` is epoch and update."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,8 @@ def resolve(
         named: each a checkpoint, a pattern, or the folder of a run, perhaps with ``:WEIGHT`` after
             it. A pattern or a run stands for its checkpoints in the order of their steps.
         weights: one for each checkpoint that remains.
-        sort: order all by "step" (the number after "step", "iter" or "checkpoint" in the name, else
-            its last number), "name" or "mtime". None keeps the order given.
+        sort: order all by "step" (the number after "step", "iter", "checkpoint" or "epoch" in the
+            name, else its last number), "name" or "mtime". None keeps the order given.
         last: keep so many of the last.
         every: keep each so-manieth, counted back from the last; done before ``last``.
 
@@ -97,10 +105,12 @@ def step_of(path: Path) -> int | None:
         >>> step_of(Path("run/epoch=3-step=1200.ckpt")), step_of(Path("model_17.pt"))
         (1200, 17)
     """
-    stem = path.name.split(".")[0] if path.suffix else path.name
-    named = _STEP.findall(stem)
-    numbers = named or _NUMBER.findall(stem)
-    return int(numbers[-1]) if numbers else None
+    stem = path.name.split(".")[0]
+    for pattern in _STEPS:
+        numbers = pattern.findall(stem)
+        if numbers:
+            return int(numbers[-1])
+    return None
 
 
 def _expanded(text: str) -> list[Input]:
@@ -138,11 +148,11 @@ def _run(path: Path) -> list[Path]:
     shards = any(path.glob("*.index.json"))
     if shards or any((path / name).exists() for name in ("config.json", "model.safetensors")):
         return []
-    files = [item for item in found if item.suffix in _FILES]
+    files = [item for item in found if item.name.endswith(_FILES)]
     return _in_order(files) if files and not _has_only_one(path) else []
 
 
-_FILES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".keras", ".h5"}
+_FILES = (".safetensors", ".pt", ".pth", ".pth.tar", ".bin", ".ckpt", ".npz", ".keras", ".h5")
 
 
 def _has_only_one(path: Path) -> bool:

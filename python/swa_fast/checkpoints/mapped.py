@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import mmap
 import os
@@ -80,7 +81,11 @@ class MappedFile:
         return self._opened().bytes[begin:end]
 
     def prefetch(self, begin: int, end: int) -> None:
-        """Read the bytes into memory, and note whether they had been there before."""
+        """Read the bytes into memory, and note whether they had been there before.
+
+        Raises:
+            CheckpointError: the file has become shorter, or the disk fails, where Linux tells.
+        """
         if begin == end:
             return
         opened = self._opened()
@@ -90,7 +95,12 @@ class MappedFile:
                 self._cold.add(begin)
         try:
             opened.map.madvise(_POPULATE_READ, first, length)
-        except (OSError, AttributeError):  # an older kernel, or another system
+        except (OSError, AttributeError) as error:
+            if getattr(error, "errno", None) == errno.EFAULT:
+                raise CheckpointError(
+                    f"{self.path} was cut off while it was read, or its disk fails"
+                ) from None
+            # An older kernel, or another system.
             with contextlib.suppress(OSError, AttributeError):
                 opened.map.madvise(mmap.MADV_WILLNEED, first, length)
 

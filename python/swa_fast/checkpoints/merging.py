@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import swa_fast
@@ -19,17 +19,21 @@ from .formats import format_of_output, open_checkpoint, open_writer
 from .formats.writer import Job, TensorOut
 from .inputs import Input, resolve
 from .memory import anonymous_memory, parse_bytes
-from .output import check_free_space, new_output, refuse_existing
+from .output import check_free_space, new_output, refuse_existing, refuse_files, refuse_inputs
 from .report import InputReport, MergeReport, provenance
+from .selection import carried_over, select
 from .tensors import Checkpoint, Tensor
 
 __all__ = ["DTYPE_NAMES", "merge"]
 
+
 DTYPE_NAMES = {"same": None, "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """What ``dtype`` takes, and the storage type that it means."""
 
+
 _OWN_MEMORY = 48 << 20
 """Bytes set aside for what is not a chunk: threads' stacks, headers, the allocator's own."""
+
 
 Path_ = str | os.PathLike[str]
 
@@ -122,16 +126,20 @@ def merge(
     output_dtype = _output_dtype(dtype)
     named = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     chosen = resolve(named, weights=weights, sort=sort, last=last, every=every)
-    _check_paths(target, chosen, overwrite)
+    refuse_inputs(target, [item.path for item in chosen])
+    refuse_existing(target, overwrite=overwrite)
     opened: list[Checkpoint] = []
     try:
         for item in chosen:
             opened.append(open_checkpoint(item.path, key=key, keep_optimizer=keep_optimizer))
-        shares, how, warnings = _coefficients(
+        for checkpoint in opened:
+            refuse_files(target, checkpoint.path, checkpoint.files)
+        shares, how, power = _coefficients(
             chosen, opened, schedule, normalize=normalize, allow_negative=allow_negative
         )
-        selection = _select(opened, include, exclude, common)
+        selection = select(opened, include, exclude, common)
         kind = format_of_output(target, opened[-1], format)
+        carried, left = carried_over(opened[-1], kind, keep_optimizer)
         reports = [
             InputReport(
                 str(item.path),
@@ -141,7 +149,9 @@ def merge(
             )
             for item, checkpoint, share in zip(chosen, opened, shares, strict=True)
         ]
-        averaged = [name for name in selection.names if _is_averaged(opened[-1].tensors[name])]
+        last = opened[-1].tensors
+        copied = [name for name in selection.names if not _is_averaged(last[name])]
+        averaged = len(selection.names) - len(copied)
         job = Job(
             path=target.with_name(f".{target.name}.partial"),
             target=target,
@@ -152,11 +162,10 @@ def merge(
                 for tensor in [opened[-1].tensors[name]]
             },
             carried={
-                name: TensorOut(tensor.dtype, tensor.shape)
-                for name, tensor in opened[-1].carried.items()
+                name: TensorOut(tensor.dtype, tensor.shape) for name, tensor in carried.items()
             },
             dtype=output_dtype,
-            provenance=provenance(reports, how, len(averaged)),
+            provenance=provenance(reports, how, averaged),
         )
         writer = open_writer(kind, job)
         tasks = _tasks(writer.order, opened, job, shares, strict_integers)
@@ -165,15 +174,17 @@ def merge(
             output=str(output),
             format=kind,
             inputs=reports,
-            averaged=len(averaged),
-            copied=[*(name for name in selection.names if name not in set(averaged)), *job.carried],
-            skipped=selection.skipped,
+            averaged=averaged,
+            copied=[*copied, *job.carried],
+            skipped=[*selection.skipped, *left],
             bytes_read=total,
             bytes_written=writer.size,
             seconds=0.0,
             peak_memory=anonymous_memory(),
             dry_run=dry_run,
-            warnings=warnings,
+            profile_error=power.error if power else None,
+            magnitude=math.fsum(map(abs, shares)),
+            warnings=power.warnings if power else [],
         )
         peak = report.peak_memory
         if not dry_run:
@@ -204,70 +215,14 @@ def merge(
     finally:
         for checkpoint in opened:
             checkpoint.close()
-    seconds = time.perf_counter() - started
-    return _with(report, seconds=seconds, peak_memory=max(peak, anonymous_memory()))
-
-
-@dataclass(frozen=True)
-class _Selection:
-    names: list[str]
-    skipped: list[str]
-
-
-def _select(
-    opened: Sequence[Checkpoint], include: str | None, exclude: str | None, common: bool
-) -> _Selection:
-    """Return the names to write, in the last input's order, and those that are left out."""
-    last = opened[-1]
-    skipped = list(dict.fromkeys(name for checkpoint in opened for name in checkpoint.optimizer))
-    patterns = _pattern("--include", include), _pattern("--exclude", exclude)
-
-    def is_wanted(name: str) -> bool:
-        wanted = patterns[0] is None or patterns[0].search(name) is not None
-        return wanted and (patterns[1] is None or patterns[1].search(name) is None)
-
-    everywhere = dict.fromkeys(name for checkpoint in opened for name in checkpoint.tensors)
-    skipped += [name for name in everywhere if not is_wanted(name)]
-    names = [name for name in last.tensors if is_wanted(name)]
-    differing = []
-    for checkpoint in opened[:-1]:
-        for name in everywhere:
-            if is_wanted(name):
-                why = _difference(name, checkpoint, last)
-                if why is not None and not common:
-                    raise CheckpointError(f"{why}: --common averages what all inputs have")
-                if why is not None:
-                    differing.append(name)
-    skipped += list(dict.fromkeys(differing))
-    names = [name for name in names if name not in set(differing)]
-    if not names:
-        has = ", ".join(list(last.tensors)[:4]) or "none"
-        raise CheckpointError(
-            f"no tensor of {last.path} is left to average; it has {has}"
-            if everywhere
-            else f"{last.path} has no tensors"
-        )
-    for name in names:
-        tensor = last.tensors[name]
-        if tensor.dtype.kind == "opaque" and len(opened) > 1:
-            raise CheckpointError(
-                f"{name!r} in {tensor.file} has dtype {tensor.dtype.label}, which cannot be "
-                f"averaged: leave it out by --exclude"
-            )
-    return _Selection(names, skipped)
-
-
-def _difference(name: str, one: Checkpoint, other: Checkpoint) -> str | None:
-    a, b = one.tensors.get(name), other.tensors.get(name)
-    if a is None:
-        return f"{other.path} has the tensor {name!r}, and {one.path} has not"
-    if b is None:
-        return f"{one.path} has the tensor {name!r}, and {other.path} has not"
-    if a.shape != b.shape:
-        return f"{name!r} has shape {a.shape} in {a.file} and {b.shape} in {b.file}"
-    if a.dtype != b.dtype:
-        return f"{name!r} has dtype {a.dtype.label} in {a.file} and {b.dtype.label} in {b.file}"
-    return None
+    return replace(
+        report,
+        bytes_written=writer.size
+        if dry_run
+        else sum(path.stat().st_size for path in _files(target)),
+        seconds=time.perf_counter() - started,
+        peak_memory=max(peak, anonymous_memory()),
+    )
 
 
 def _coefficients(
@@ -277,16 +232,16 @@ def _coefficients(
     *,
     normalize: bool,
     allow_negative: bool,
-) -> tuple[list[float], str, list[str]]:
+) -> tuple[list[float], str, coefficients.Power | None]:
     typed = [item.weight for item in chosen if item.weight is not None]
     if typed and schedule is not None:
         raise CheckpointError("give weights or --schedule, not both")
     if typed:
         shares = coefficients.explicit(typed, normalize=normalize, allow_negative=allow_negative)
-        return shares, "explicit", []
+        return shares, "explicit", None
     name = schedule or "mean"
-    shares, warnings = coefficients.schedule(name, len(chosen), [_snapshot(x) for x in opened])
-    return shares, name, warnings
+    shares, power = coefficients.schedule(name, len(chosen), [_snapshot(x) for x in opened])
+    return shares, name, power
 
 
 def _snapshot(checkpoint: Checkpoint) -> tuple[float, float] | None:
@@ -339,29 +294,6 @@ def _output_dtype(name: str) -> DType | None:
     return None if found is None else DTYPES[found]
 
 
-def _pattern(option: str, text: str | None) -> re.Pattern[str] | None:
-    try:
-        return None if text is None else re.compile(text)
-    except re.error as error:
-        raise CheckpointError(
-            f"{option} must be a regular expression ({error}). Received: {text!r}"
-        ) from None
-
-
-def _check_paths(target: Path, chosen: Sequence[Input], overwrite: bool) -> None:
-    """Refuse an output that is an input, or lies in one."""
-    real = Path(os.path.realpath(target))
-    for item in chosen:
-        source = Path(os.path.realpath(item.path))
-        if real == source or (source.is_dir() and source in real.parents):
-            raise CheckpointError(f"the output {target} is the input {item.path}, or inside it")
-        if real in source.parents:
-            raise CheckpointError(f"the input {item.path} is inside the output {target}")
-    refuse_existing(target, overwrite=overwrite)
-    if not target.parent.is_dir():
-        raise CheckpointError(f"the folder of the output is not there: {target.parent}")
-
-
 def _hashes(checkpoint: Checkpoint) -> dict[str, str]:
     found = {}
     for path in checkpoint.files:
@@ -390,7 +322,5 @@ class _threads:  # noqa: N801
         swa_fast.set_num_threads(self._before)
 
 
-def _with(report: MergeReport, **changes: float) -> MergeReport:
-    from dataclasses import replace
-
-    return replace(report, **changes)  # type: ignore[arg-type]
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]

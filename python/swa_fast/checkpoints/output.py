@@ -6,12 +6,12 @@ import contextlib
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import CheckpointError
 
-__all__ = ["check_free_space", "new_output"]
+__all__ = ["check_free_space", "new_output", "refuse_existing", "refuse_files", "refuse_inputs"]
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
@@ -54,6 +54,33 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
     """Raise CheckpointError if ``target`` exists, unless it is to be overwritten."""
     if not overwrite and os.path.lexists(target):
         raise CheckpointError(f"{target} exists: --overwrite replaces it")
+
+
+def refuse_inputs(target: Path, inputs: Sequence[Path]) -> None:
+    """Raise CheckpointError if ``target`` is an input, lies in one or holds one, or has no folder.
+
+    Links are followed: the files that are meant count.
+    """
+    real = Path(os.path.realpath(target))
+    for path in inputs:
+        source = Path(os.path.realpath(path))
+        if real == source or (source.is_dir() and source in real.parents):
+            raise CheckpointError(f"the output {target} is the input {path}, or inside it")
+        if real in source.parents:
+            raise CheckpointError(f"the input {path} is inside the output {target}")
+    if not target.parent.is_dir():
+        raise CheckpointError(f"the folder of the output is not there: {target.parent}")
+
+
+def refuse_files(target: Path, checkpoint: Path, files: Sequence[Path]) -> None:
+    """Raise CheckpointError if ``target`` is one of a checkpoint's files, or holds one."""
+    real = Path(os.path.realpath(target))
+    for file in files:
+        source = Path(os.path.realpath(file))
+        if real == source:
+            raise CheckpointError(f"the output {target} is a file of the input {checkpoint}")
+        if real in source.parents:
+            raise CheckpointError(f"the input {file} is inside the output {target}")
 
 
 def check_free_space(folder: Path, needed: int) -> None:

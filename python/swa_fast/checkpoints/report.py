@@ -49,6 +49,9 @@ class MergeReport:
         peak_memory: most anonymous memory that the process had, in bytes; 0 where the system does
             not tell.
         dry_run: nothing was written.
+        profile_error: of the schedule ``power``: L2 distance from the profile asked for, as a share
+            of its norm; else None.
+        magnitude: sum of the absolute coefficients: how much the inputs' rounding may grow.
         warnings: sentences about the coefficients.
     """
 
@@ -63,6 +66,8 @@ class MergeReport:
     seconds: float
     peak_memory: int
     dry_run: bool = False
+    profile_error: float | None = None
+    magnitude: float = 1.0
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +91,9 @@ class MergeReport:
             ("time", f"{self.seconds:.2f} s"),
             ("peak memory", _size(self.peak_memory) if self.peak_memory else "not known here"),
         ]
+        if self.profile_error is not None:
+            error = f"error {self.profile_error:.2%}, absolute coefficients {self.magnitude:.3g}"
+            facts.insert(1, ("profile", error))
         if self.dry_run:
             facts = [fact for fact in facts if fact[0] not in ("read", "time", "peak memory")]
         return f"{inputs}\n\n{tabulate(facts, tablefmt='plain', disable_numparse=True)}"

@@ -25,6 +25,9 @@ _NUMBER = re.compile(
     r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?)\b", re.I
 )
 
+_WITHOUT_EFFECT = {"max_memory", "threads", "progress", "hashes"}
+"""Options of ``merge`` that leave an average as it is."""
+
 _TOLD = 300
 """Characters of a command's output that an error shows."""
 
@@ -101,8 +104,8 @@ def soup(
         uniform: average all checkpoints, and score that too.
         metric_regex: where a command's score is: the first group, or all, of its last match.
         log: file of all scores, from which an interrupted run goes on. A score is used again if the
-            command, the checkpoints' paths, sizes and times are the same. None: ``output`` with
-            ``.soup.json`` added.
+            command, the options, the checkpoints' paths, sizes and times are the same. None:
+            ``output`` with ``.soup.json`` added.
         overwrite: replace an output that exists.
         tell: called with a line about each score.
         options: for ``merge``.
@@ -127,7 +130,8 @@ def soup(
         raise CheckpointError(f"--eval must have {{path}} in it. Received: {evaluate!r}")
     log_path = Path(log) if log is not None else target.with_name(f"{target.name}.soup.json")
     merge(paths, target, overwrite=overwrite, dry_run=True, **options)
-    scored = _Scores(log_path, evaluate, metric_regex, tell or (lambda line: None))
+    changing = {k: v for k, v in sorted(options.items()) if v and k not in _WITHOUT_EFFECT}
+    scored = _Scores(log_path, evaluate, metric_regex, changing, tell or (lambda line: None))
     scores = {path: scored.of([path], path) for path in paths}
     sign = 1 if maximize else -1
     ranked = sorted(paths, key=lambda path: -sign * scores[path])
@@ -188,8 +192,11 @@ class _Scores:
         log: Path,
         evaluate: str | Callable[[Path], float],
         metric_regex: str | None,
+        options: dict[str, Any],
         tell: Callable[[str], None],
     ) -> None:
+        if not log.parent.is_dir():
+            raise CheckpointError(f"the folder of the log is not there: {log.parent}")
         self._log = log
         self._evaluate = evaluate
         self._tell = tell
@@ -200,7 +207,7 @@ class _Scores:
             raise CheckpointError(
                 f"--metric-regex must be a regular expression ({error}). Received: {metric_regex!r}"
             ) from None
-        self._regex = metric_regex
+        self._of = {"command": self._command, "metric_regex": metric_regex, "options": options}
         self._entries = self._read()
 
     def of(self, members: Sequence[Path], model: Path | Callable[[], Path]) -> float:
@@ -251,15 +258,15 @@ class _Scores:
     def _read(self) -> list[dict[str, Any]]:
         try:
             text = json.loads(self._log.read_text(encoding="utf-8"))
-            same = text["command"] == self._command and text["metric_regex"] == self._regex
-            return list(text["scores"]) if same else []
+            scores = list(text["scores"])
+            return scores if all(text.get(key) == self._of[key] for key in self._of) else []
         except FileNotFoundError:
             return []
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self._log} is not a log of a soup: {error}") from None
 
     def _write(self) -> None:
-        text = {"command": self._command, "metric_regex": self._regex, "scores": self._entries}
+        text = {**self._of, "scores": self._entries}
         beside = self._log.with_name(f".{self._log.name}.partial")
         beside.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
         beside.replace(self._log)

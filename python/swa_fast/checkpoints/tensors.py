@@ -16,6 +16,7 @@ from .dtypes import DType
 from .mapped import MappedFile
 
 __all__ = [
+    "ELSEWHERE",
     "Checkpoint",
     "Mapped",
     "Source",
@@ -27,6 +28,10 @@ __all__ = [
 ]
 
 Bytes = NDArray[np.uint8]
+
+
+ELSEWHERE = "other:"
+"""Before the names of a torch file's tensors that are outside the model."""
 
 
 class Source(Protocol):

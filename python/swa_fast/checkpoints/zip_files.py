@@ -198,6 +198,7 @@ class ZipWriter:
 
     def abandon(self) -> None:
         """Close what was written so far, which is no archive then."""
+        self._archive.fp = None  # else it is completed when it is freed, into a closed file
         self._file.close()
 
 

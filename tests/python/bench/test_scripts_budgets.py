@@ -277,7 +277,7 @@ def test_the_page_names_a_command_for_each_script() -> None:
     page = (FOLDER.parent / "docs" / "benchmarks.md").read_text("utf-8")
     named = set(re.findall(r"`python benchmarks/(\w+)\.py", page))
     gpu = {"cuda_lists", "cuda_host", "cuda_training"}
-    assert named == {*everything.SCRIPTS, *gpu, "everything"}
+    assert named == {*everything.SCRIPTS, *gpu, "everything", "merge"}
 
 
 def test_a_script_runs_as_the_pages_say(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
 import pickle
+import platform
+import re
 import subprocess
 import sys
 import zipfile
@@ -19,6 +22,7 @@ import pytest
 from checkpoint_tools import leftovers, random_model, write_safetensors
 from swa_fast import cli
 from swa_fast.checkpoints import CheckpointError, merge
+from swa_fast.checkpoints.mapped import MappedFile
 
 
 @pytest.fixture
@@ -241,6 +245,47 @@ def test_damaged_files_of_other_formats(tmp_path: Path) -> None:
     refused([tmp_path / "t.bin"], tmp_path / "out.bin", "does not begin like one")
 
 
+def test_an_output_that_is_a_file_of_an_input(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shard = write_safetensors(folder / "model-00001-of-00001.safetensors", random_model(0))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(random_model(0), shard.name)}))
+    refused([index], shard, "is a file of the input", overwrite=True)
+    refused([index], index, "is the input", overwrite=True)
+    refused([index], folder, "is inside the output", overwrite=True)
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(shard)
+    refused([index], link, "is a file of the input", overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "pt", "keras"])
+def test_a_refusal_midway_prints_nothing_more(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive that is given up must not be completed when it is freed."""
+    first, second, name = tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix}", "n"
+    for number, path in enumerate((first, second)):
+        if suffix == "npz":
+            np.savez(path, x=np.ones(3), n=np.array(number))
+        elif suffix == "pt":
+            torch = pytest.importorskip("torch")
+            torch.save({"x": torch.ones(3), "n": torch.tensor(number)}, path)
+        else:
+            h5py = pytest.importorskip("h5py")
+            with h5py.File(tmp_path / "inside", "w") as file:
+                file["x"], file["n"] = np.ones(3), number
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.write(tmp_path / "inside", "model.weights.h5")
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    refused(
+        [first, second], tmp_path / f"out.{suffix}", f"{name!r} of .* differs", strict_integers=True
+    )
+    gc.collect()
+    assert ignored == []
+
+
 def test_the_command_says_one_sentence_and_exits_with_2(
     pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +293,60 @@ def test_the_command_says_one_sentence_and_exits_with_2(
         cli.main(["merge", str(pair[0]), "nothing.pt", "-o", str(tmp_path / "out.safetensors")])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "swa-fast merge: error: nothing.pt is not there\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "-0.5,1.5"], "one argument: write --weights=VALUE where the"),
+        (["--sort", "age"], r"name'?, '?mtime'?\) \(see"),
+        (["--sort", "times"], r"did you mean 'mtime'\?"),
+        (["--dtype", "bfloat"], r"did you mean 'bfloat16'\?"),
+        (["--treads", "2"], r"did you mean '--threads'\?"),
+    ],
+)
+def test_typing_errors(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["merge", "a.npz", "-o", "b.npz", *arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+
+
+def test_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path) -> None:
+    """Else the process would die of a bus error. Linux 5.14 tells."""
+    path = tmp_path / "a"
+    path.write_bytes(bytes(1 << 20))
+    file = MappedFile(path)
+    assert file.read(0, 10).tobytes() == bytes(10)
+    os.truncate(path, 4096)
+    file.prefetch(0, 4096)
+    release = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
+    if sys.platform != "linux" or release < (5, 14):
+        pytest.skip("this system does not tell")
+    with pytest.raises(CheckpointError, match="cut off while it was read"):
+        file.prefetch(8192, 1 << 20)
+
+
+def test_a_scratch_file_for_which_there_is_no_space(tmp_path: Path) -> None:
+    """Else the process would die of a bus error when it writes to the mapped file."""
+    code = (
+        "import resource, signal, sys, pathlib\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "from swa_fast.checkpoints.formats.writer import Scratch\n"
+        "try: Scratch(pathlib.Path(sys.argv[1]), 1_000_000)\n"
+        "except OSError as error: print(error)\n"
+    )
+    path = tmp_path / "scratch"
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    assert "File too large" in done.stdout
+    assert not path.exists()
 
 
 def test_no_space_left_on_the_disk(pair: list[Path], tmp_path: Path) -> None:
@@ -272,7 +371,6 @@ def test_no_space_left_on_the_disk(pair: list[Path], tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "File too large" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr == f"swa-fast merge: error: File too large: {out} was not written\n"
     assert out.read_text() == "old"
     assert leftovers(tmp_path) == []

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from checkpoint_tools import leftovers, read_safetensors, write_safetensors
 from swa_fast import cli
 from swa_fast.checkpoints import CheckpointError, soup
-from swa_fast.checkpoints.inputs import resolve
+from swa_fast.checkpoints.inputs import resolve, step_of
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +85,35 @@ def test_order(tmp_path: Path) -> None:
     assert [item.path.name for item in resolve([tmp_path])] == names[::-1]
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("checkpoint-500", 500),
+        ("iter_0000020", 20),
+        ("global_step1200", 1200),
+        ("epoch=3-step=1200.ckpt", 1200),
+        ("step=1200-epoch=3.ckpt", 1200),
+        ("epoch=3-val_loss=0.25.ckpt", 3),
+        ("checkpoint_2_5000.pt", 5000),  # fairseq: epoch and update
+        ("checkpoint7.pt", 7),
+        ("checkpoint-12.pth.tar", 12),  # timm
+        ("epoch_004.weights.h5", 4),
+        ("llama-7b-step-900", 900),
+        ("model_17.pt", 17),
+        ("final.pt", None),
+    ],
+)
+def test_the_step_in_a_name(name: str, step: int | None) -> None:
+    assert step_of(Path("run_99", name)) == step
+
+
+def test_a_run_of_timm(tmp_path: Path) -> None:
+    for name in ("checkpoint-10.pth.tar", "checkpoint-9.pth.tar", "last.pth.tar", "args.yaml"):
+        (tmp_path / name).write_bytes(b"")
+    found = [item.path.name for item in resolve([tmp_path])]
+    assert found == ["checkpoint-9.pth.tar", "checkpoint-10.pth.tar"]
+
+
 def test_help_needs_no_numpy() -> None:
     code = (
         "import sys; from swa_fast import cli\n"
@@ -91,6 +123,33 @@ def test_help_needs_no_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "wsm:sqrt" in done.stdout
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes of all, and the rate; gone when the table comes, and not there where nobody looks."""
+    for step in (1, 2):
+        write_safetensors(tmp_path / f"step_{step}.safetensors", {"x": np.zeros(5_000_000)})
+    monkeypatch.setattr("swa_fast.checkpoints.stream._CHUNK", 1 << 20)
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    arguments = ["merge", str(tmp_path), "-o", str(tmp_path / "out.safetensors"), "--overwrite"]
+    for terminal in (_Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert cli.main(arguments) == 0
+        drawn = terminal.getvalue().split("\r")
+        if not terminal.isatty():
+            assert drawn == [""]
+            continue
+        assert drawn[-1].strip() == ""
+        assert re.search(r" 5\d%\|#.*\| 4\d\.\dM/80\.0M \[.*B/s\]", "\n".join(drawn))
+
+
+def _must_not_run(path: Path) -> float:
+    raise AssertionError(path)
 
 
 class TestSoup:
@@ -126,6 +185,24 @@ class TestSoup:
         assert again == report
         assert len((tmp_path / "runs").read_text()) == runs
         assert leftovers(tmp_path) == []
+
+    def test_scores_of_other_options_do_not_count(self, tmp_path: Path) -> None:
+        paths, runs = self.candidates(tmp_path), tmp_path / "runs"
+
+        def run(**options: Any) -> int:
+            out = tmp_path / "out.safetensors"
+            evaluate = self.EVAL + str(runs)
+            soup(paths, out, evaluate=evaluate, maximize=False, overwrite=True, **options)
+            return len(runs.read_text())
+
+        first = run()
+        assert run(threads=1, max_memory="1GB") == first
+        assert run(exclude="y") == 2 * first
+
+    def test_a_log_that_cannot_be_written_is_refused_before_any_score(self, tmp_path: Path) -> None:
+        paths, log = self.candidates(tmp_path), tmp_path / "no" / "log.json"
+        with pytest.raises(CheckpointError, match="folder of the log is not there"):
+            soup(paths, tmp_path / "o.npz", evaluate=_must_not_run, maximize=True, log=log)
 
     def test_uniform_and_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         paths, out = self.candidates(tmp_path), tmp_path / "out.safetensors"

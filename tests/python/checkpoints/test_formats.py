@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -20,7 +22,7 @@ from checkpoint_tools import (
     weighted_sum,
     write_safetensors,
 )
-from swa_fast.checkpoints import CheckpointError, merge, reconstruct
+from swa_fast.checkpoints import CheckpointError, coefficients, merge, reconstruct
 
 THIRDS = [1 / 3] * 3
 
@@ -127,11 +129,37 @@ class TestTorch:
             merge(paths, tmp_path / "no.pt", key="module")
 
     def test_to_safetensors(self, torch: Any, tmp_path: Path) -> None:
-        paths, objects = self.files(torch, tmp_path, lambda seed: {"model": {"w": torch.randn(3)}})
-        merge(paths, tmp_path / "out.safetensors")
+        """What is not of the model stays behind: its places are in a dict, which is not written."""
+
+        def wrap(seed: int) -> Any:
+            moments = {"state": {0: {"exp_avg": torch.ones(2)}}}
+            return {"model": {"w": torch.randn(3)}, "rng": torch.arange(3), "optimizer": moments}
+
+        paths, objects = self.files(torch, tmp_path, wrap)
+        report = merge(paths, tmp_path / "out.safetensors")
+        assert report.copied == []
+        assert report.skipped == ["optimizer", "rng"]
+        with pytest.raises(CheckpointError, match="keep-optimizer needs an output of the last"):
+            merge(paths, tmp_path / "kept.safetensors", keep_optimizer=True)
         found, _ = read_safetensors(tmp_path / "out.safetensors")
+        assert list(found) == ["w"]
         arrays = [item["model"]["w"].numpy() for item in objects]
         assert same_bytes(found["w"], mean_of(arrays))
+
+    def test_arguments_of_a_training_script(self, torch: Any, tmp_path: Path) -> None:
+        """timm and fairseq save theirs, an `argparse.Namespace`; it can run nothing."""
+
+        def wrap(seed: int) -> Any:
+            settings = argparse.Namespace(lr=0.1, seed=seed)
+            return {"state_dict": {"w": torch.full((2,), float(seed))}, "args": settings}
+
+        paths, _ = self.files(torch, tmp_path, wrap)
+        merge(paths, tmp_path / "out.pth.tar")
+        found = torch.load(tmp_path / "out.pth.tar", weights_only=False)
+        assert found["state_dict"]["w"].tolist() == [1, 1]
+        assert found["args"] == argparse.Namespace(lr=0.1, seed=2)
+        with pytest.raises(pickle.UnpicklingError, match="Namespace"):
+            torch.load(paths[0], weights_only=True)  # the merge has left torch as it was
 
     def test_lightning(self, torch: Any, tmp_path: Path) -> None:
         lightning = pytest.importorskip("lightning")
@@ -218,6 +246,55 @@ class TestFolders:
             expected = weighted_sum([model[name] for model in models], THIRDS, "bfloat16")
             assert same_bytes(found[name], expected)
         assert leftovers(tmp_path) == []
+
+    @pytest.mark.parametrize("output", [None, "bfloat16"])
+    def test_torch_shards(self, tmp_path: Path, output: str | None) -> None:
+        """The layout of transformers before safetensors; tied tensors are in one shard."""
+        torch = pytest.importorskip("torch")
+        states = []
+        for step in (8, 9, 10):
+            folder = tmp_path / "run" / f"checkpoint-{step}"
+            folder.mkdir(parents=True)
+            torch.manual_seed(step)
+            tied = torch.randn(6, 4)
+            parts = [
+                {"embed": tied, "head": tied, "n": torch.tensor(step)},
+                {"norm": torch.randn(4), "deep.bias": torch.randn(3)},
+            ]
+            names = {}
+            for number, part in enumerate(parts, 1):
+                name = f"pytorch_model-{number:05}-of-00002.bin"
+                torch.save(part, folder / name)
+                names.update(dict.fromkeys(part, name))
+            index = {"metadata": {"total_size": 1}, "weight_map": names}
+            (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+            (folder / "config.json").write_text("{}")
+            torch.save({"state": {}}, folder / "optimizer.pt")
+            torch.save({"anything": step}, folder / "training_args.bin")
+            states.append({**parts[0], **parts[1]})
+        out = tmp_path / "out"
+        report = merge([tmp_path / "run"], out, dtype=output or "same")
+        assert report.averaged == 4
+        assert report.copied == ["n"]
+        assert report.bytes_written == sum(path.stat().st_size for path in out.iterdir())
+        assert sorted(path.name for path in out.iterdir()) == [
+            "config.json",
+            "pytorch_model-00001-of-00002.bin",
+            "pytorch_model-00002-of-00002.bin",
+            "pytorch_model.bin.index.json",
+        ]
+        index = json.loads((out / "pytorch_model.bin.index.json").read_text())
+        found = {}
+        for name, file in index["weight_map"].items():
+            found[name] = torch.load(out / file, weights_only=True)[name]
+        shard = torch.load(out / "pytorch_model-00001-of-00002.bin", weights_only=True)
+        assert shard["embed"] is shard["head"]
+        for name in ("embed", "norm", "deep.bias"):
+            arrays = [state[name].numpy() for state in states]
+            expected = weighted_sum(arrays, THIRDS, output)
+            actual = found[name].view(torch.int16).numpy() if output else found[name].numpy()
+            assert same_bytes(actual, expected.view(np.int16) if output else expected)
+        assert index["metadata"]["total_size"] == (2 if output else 4) * (24 + 24 + 4 + 3) + 8
 
     def test_a_shard_without_tensors_is_left_out(self, tmp_path: Path) -> None:
         self.write(tmp_path / "a", 1)
@@ -411,6 +488,10 @@ def test_snapshots_of_power_averages(tmp_path: Path) -> None:
     assert [item.coefficient for item in report.inputs] == pytest.approx([0, 0, 0, 1], abs=1e-6)
     report = reconstruct(tmp_path, 0.08, out, overwrite=True)
     shares = [item.coefficient for item in report.inputs]
+    assert report.magnitude == pytest.approx(sum(map(abs, shares)))
+    assert report.profile_error == coefficients.power(list(models), 0.08).error
+    assert "error 4.93%, absolute coefficients 1.0" in report.table()
+    assert len(report.warnings) == 1
     found, metadata = read_safetensors(out)
     arrays = [model["layer.bias"] for model in models.values()]
     assert same_bytes(found["layer.bias"], weighted_sum(arrays, shares))

@@ -30,6 +30,7 @@ SCRIPTS = (
     "batch_norm",
     "low_precision",
     "benchmarks",
+    "merging",
     "architecture",
     "schedules",
 )
@@ -79,6 +80,11 @@ def test_the_table_of_the_run_on_a_gpu_is_what_its_record_says(scripts: Any) -> 
     assert committed == scripts("benchmarks").gpu_text().strip(), (
         "run: python docs/plots/benchmarks.py"
     )
+
+
+def test_the_numbers_of_merging_are_what_the_record_says(scripts: Any) -> None:
+    committed = part(ROOT / "docs" / "checkpoints.md", "merging")
+    assert committed == scripts("merging").page_text().strip(), "run: python docs/plots/merging.py"
 
 
 def test_the_newest_record_of_each_device_and_set_of_frameworks_is_taken(

@@ -10,7 +10,7 @@ from ..errors import CheckpointError
 from ..tensors import Checkpoint
 from .writer import Job, Writer
 
-__all__ = ["FORMATS", "format_of_output", "open_checkpoint", "open_writer"]
+__all__ = ["FORMATS", "format_of_output", "is_like", "open_checkpoint", "open_writer"]
 
 FORMATS = ("safetensors", "torch", "folder", "dcp", "keras", "h5", "npz")
 """What --format takes: how a file or a folder is written."""
@@ -85,10 +85,7 @@ def format_of_output(target: Path, template: Checkpoint, asked: str | None) -> s
     if kind is None:
         kind = "folder" if template.format == "safetensors" else template.format
     needs_its_like = kind in ("torch", "dcp", "keras", "h5")
-    of_shards = getattr(
-        template.extra, "kind", None
-    )  # a model folder of safetensors or torch files
-    like = of_shards if template.format == "folder" else template.format
+    like = _format_of_files(template)
     if needs_its_like and like != kind:
         raise CheckpointError(
             f"{target} would be of the format {kind}, and {template.path} is of {like}: what "
@@ -102,16 +99,21 @@ def format_of_output(target: Path, template: Checkpoint, asked: str | None) -> s
     return kind
 
 
+def is_like(kind: str, template: Checkpoint) -> bool:
+    """Whether an output of a format is of the files that a checkpoint is of."""
+    return kind == "folder" or kind == _format_of_files(template)
+
+
 def open_writer(kind: str, job: Job) -> Writer:
     """Return the writer of a format that ``format_of_output`` has returned."""
     from dataclasses import replace
 
     if kind == "folder":
-        from .folder import FolderWriter
+        from .folder_writer import FolderWriter
 
         return FolderWriter(job)
     if kind == "dcp":
-        from .dcp import DcpWriter
+        from .dcp_writer import DcpWriter
 
         return DcpWriter(job)
     if kind in ("keras", "h5"):
@@ -123,7 +125,7 @@ def open_writer(kind: str, job: Job) -> Writer:
 
         return NpzWriter(job)
     if kind == "torch":
-        from .torch_zip import TorchWriter
+        from .torch_zip_writer import TorchWriter
 
         if job.template.format == "folder":
             only = next(iter(job.template.extra.shards.values()))
@@ -132,6 +134,14 @@ def open_writer(kind: str, job: Job) -> Writer:
     from .safetensors import SafetensorsWriter
 
     return SafetensorsWriter(job)
+
+
+def _format_of_files(checkpoint: Checkpoint) -> str:
+    """Return a checkpoint's format; of a model folder that of its shards."""
+    if checkpoint.format == "folder":
+        kind: str = checkpoint.extra.kind
+        return kind
+    return checkpoint.format
 
 
 def _open_folder(path: Path, key: str | None, keep_optimizer: bool) -> Checkpoint:

@@ -2,8 +2,7 @@
 
 The metadata is a pickle of a few known classes, read with a list of what it may name. Each shard is
 a small torch file of its own inside a larger file, and is read in place, whatever the shards of the
-other inputs are. The output is written by DCP itself from a mapped file; it loads into any
-sharding.
+other inputs are.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ from __future__ import annotations
 import io
 import itertools
 import math
-import pickle
 import zipfile
-from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +22,13 @@ from ..errors import CheckpointError
 from ..mapped import MappedFile, Window
 from ..tensors import Bytes, Checkpoint, Mapped, Tensor, boxes, is_of_optimizer
 from ..zip_files import member_offset
+from .dcp_pickles import MetadataReader, OneTensorReader, RefusedError
 from .torch_zip import import_torch
-from .writer import PROVENANCE, Job, Scratch
 
-__all__ = ["DcpWriter", "read_folder"]
+__all__ = ["Content", "read_folder"]
+
 
 _METADATA = ".metadata"
-
-_ALIGNMENT = 64
-
-_SHARD_OVERHEAD = 4096
-"""Bytes that torch writes for a tensor beside its elements, generously."""
 
 
 @dataclass(frozen=True)
@@ -144,165 +137,10 @@ def read_folder(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
     return checkpoint
 
 
-class DcpWriter:
-    """Gathers all tensors in a mapped file and lets DCP write from it; see ``Writer``."""
-
-    def __init__(self, job: Job) -> None:
-        """See the class."""
-        self._job = job
-        self._outputs = {**job.tensors, **job.carried}
-        self.order = list(self._outputs)
-        self._offsets: dict[str, int] = {}
-        end = 0
-        for name, output in self._outputs.items():
-            self._offsets[name] = end
-            nbytes = output.dtype.nbytes(math.prod(output.shape))
-            end += nbytes + -nbytes % _ALIGNMENT
-        content: Content = job.template.extra
-        self._objects = content.objects
-        small = sum(map(len, self._objects.values()))
-        count = len(self._outputs) + len(self._objects)
-        self._scratch_size = end
-        self.size = 2 * end + small + _SHARD_OVERHEAD * (count + 4)
-        self._scratch: Scratch | None = None
-        self._written: dict[str, int] = {}
-
-    def write(self, name: str, data: Bytes) -> None:
-        """See ``Writer``."""
-        at = self._offsets[name] + self._written.get(name, 0)
-        self._mapped().bytes[at : at + data.nbytes] = data
-        self._written[name] = self._written.get(name, 0) + data.nbytes
-
-    def finish(self, *, durable: bool) -> None:
-        """See ``Writer``."""
-        torch = import_torch(self._job.target)
-        from torch.distributed import checkpoint as dcp
-
-        scratch = self._mapped()
-        scratch.give_back()
-        state: dict[str, Any] = {name: _Pickled(data) for name, data in self._objects.items()}
-        for name, output in self._outputs.items():
-            dtype = getattr(torch, output.dtype.label)
-            nbytes = output.dtype.nbytes(math.prod(output.shape))
-            start = self._offsets[name]
-            if nbytes == 0:
-                state[name] = torch.empty(output.shape, dtype=dtype)
-                continue
-            flat = torch.from_numpy(scratch.bytes[start : start + nbytes]).view(dtype)
-            state[name] = flat.reshape(output.shape)
-        planned = self._job.template.extra.planner_data
-        mapping = {name: planned[name] for name in state if name in planned} if planned else None
-        dcp.save(
-            state,
-            storage_writer=dcp.FileSystemWriter(self._job.path, sync_files=durable),
-            planner=_planner(mapping),
-            no_dist=True,
-        )
-        del state
-        scratch.close()
-        (self._job.path / f"{PROVENANCE}.json").write_text(self._job.provenance, encoding="utf-8")
-
-    def abandon(self) -> None:
-        """See ``Writer``."""
-        if self._scratch is not None:
-            self._scratch.close()
-
-    def _mapped(self) -> Scratch:
-        if self._scratch is None:
-            beside = self._job.path.with_name(f"{self._job.path.name}.scratch")
-            self._scratch = Scratch(beside, self._scratch_size)
-        return self._scratch
-
-
-@dataclass(frozen=True)
-class _Pickled:
-    """An object in the form in which DCP keeps it."""
-
-    data: bytes
-
-
-def _planner(mapping: dict[str, Any] | None) -> Any:
-    """Return DCP's planner of a save, which takes pickled objects as they are."""
-    from torch.distributed.checkpoint import DefaultSavePlanner
-
-    class Planner(DefaultSavePlanner):  # type: ignore[misc]
-        def create_local_plan(self) -> Any:
-            # Names are flat already; where they belong in a nested dict is the last input's.
-            return replace(super().create_local_plan(), planner_data=mapping or {})
-
-        def transform_object(self, write_item: Any, item: Any) -> Any:
-            if isinstance(item, _Pickled):
-                return io.BytesIO(item.data)
-            return super().transform_object(write_item, item)
-
-    return Planner()
-
-
-class _Metadata(pickle.Unpickler):
-    """Reads DCP's metadata, and nothing that could run code."""
-
-    def __init__(self, torch: Any, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
-        self._torch = torch
-
-    def find_class(self, module: str, name: str) -> Any:
-        from torch.distributed.checkpoint import filesystem, metadata
-
-        if module == metadata.__name__ and name in _METADATA_CLASSES:
-            return getattr(metadata, name)
-        if (module, name) == (filesystem.__name__, "_StorageInfo"):
-            return filesystem._StorageInfo
-        if module == "torch":
-            found = getattr(self._torch, name, None)
-            if found is self._torch.Size or isinstance(found, self._torch.dtype):
-                return found
-        if (module, name) == ("torch.serialization", "_get_layout"):
-            return self._torch.serialization._get_layout
-        if module in ("pathlib", "pathlib._local") and name in ("PosixPath", "PurePosixPath"):
-            return Path
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        raise _RefusedError(f"{module}.{name}")
-
-
-class _RefusedError(Exception):
-    """A pickle names what it may not."""
-
-
-_METADATA_CLASSES = {
-    "BytesStorageMetadata",
-    "ChunkStorageMetadata",
-    "Metadata",
-    "MetadataIndex",
-    "StorageMeta",
-    "TensorProperties",
-    "TensorStorageMetadata",
-    "_MEM_FORMAT_ENCODING",
-}
-
-
-class _OneTensor(pickle.Unpickler):
-    """Reads a torch file of one tensor: its storage's name, and offset, sizes, strides."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3"):
-            return lambda storage, offset, size, stride, *_: (storage, offset, size, stride)
-        if module == "torch._utils" and name == "_rebuild_parameter":
-            return lambda data, *_: data
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module in ("torch", "torch.storage"):
-            return f"{module}.{name}"  # a storage's class or a dtype: the metadata says it too
-        raise _RefusedError(f"{module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Any:
-        return str(pid[2])
-
-
 def _read_metadata(torch: Any, path: Path) -> Any:
     try:
-        return _Metadata(torch, (path / _METADATA).read_bytes()).load()
-    except _RefusedError as error:
+        return MetadataReader(torch, (path / _METADATA).read_bytes()).load()
+    except RefusedError as error:
         raise CheckpointError(
             f"{path / _METADATA} is a pickle that names {error}, which DCP's metadata does not "
             "need and which could run code: it is refused"
@@ -365,12 +203,12 @@ def _shard(
         with zipfile.ZipFile(window) as archive:
             members = {item.filename.partition("/")[2]: item for item in archive.infolist()}
             text = archive.read(members["data.pkl"])
-        key, at, shape, strides = _OneTensor(io.BytesIO(text)).load()
+        key, at, shape, strides = OneTensorReader(io.BytesIO(text)).load()
         member = members[f"data/{key}"]
         strides = tuple(int(stride) for stride in strides)
         span = int(at) + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         fits = tuple(shape) == sizes and span * itemsize <= member.file_size and int(at) >= 0
-    except _RefusedError as error:
+    except RefusedError as error:
         raise CheckpointError(
             f"{file.path}: the shard of {name!r} needs code to be read ({error}): it is refused"
         ) from None

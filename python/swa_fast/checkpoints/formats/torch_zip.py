@@ -1,32 +1,29 @@
 """torch's files: a zip archive of a pickle and of one member for each storage.
 
 Read by torch itself with ``mmap=True`` and ``weights_only=True``: nothing is copied, and no pickle
-can run code. Written here in the same form, because ``torch.save`` needs all tensors at once: the
-pickle is made from the last input's object with other storages, then the storages follow one by
-one.
+can run code.
 """
 
 from __future__ import annotations
 
-import copy
-import io
+import argparse
+import contextlib
 import math
 import pickle
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..dtypes import BY_LABEL, DType
 from ..errors import CheckpointError
 from ..mapped import MappedFile
-from ..tensors import Bytes, Checkpoint, Mapped, Strided, Tensor
-from ..zip_files import ZipWriter, list_members, member_offset, overhead
-from .writer import PROVENANCE, Job, Scratch
+from ..tensors import ELSEWHERE, Checkpoint, Mapped, Strided, Tensor
+from ..zip_files import list_members, member_offset
 
-__all__ = ["TorchWriter", "read_file"]
+__all__ = ["Content", "Place", "View", "import_torch", "read_file"]
+
 
 MODEL_KEYS = (
     "state_dict",
@@ -42,19 +39,24 @@ MODEL_KEYS = (
 )
 """Where trainers put a model's tensors: timm, fairseq, Lightning, DeepSpeed, BasicSR and others."""
 
+
 _OPTIMIZER = re.compile(r"^(last_)?optim(izer)?s?(_states?|_history)?(_dicts?)?$|^opt$")
 """Keys at the top of a checkpoint that hold an optimizer's state."""
 
-_ARCHIVE = "archive"
 
-_Path = tuple[Any, ...]
+_PLAIN = (argparse.Namespace,)
+"""Classes beside tensors that may be read: making one stores attributes and does nothing else."""
+
+
+Place = tuple[Any, ...]
+"""Where a tensor is in a nested object: keys and indices."""
 
 
 @dataclass(frozen=True)
 class View:
     """A tensor as a view of one storage."""
 
-    path: _Path
+    path: Place
     tensor: Any
     storage: int
     offset: int
@@ -84,7 +86,7 @@ class Content:
 
     root: Any
     views: dict[str, View]
-    left_out: set[_Path]
+    left_out: set[Place]
 
 
 def read_file(path: Path, key: str | None = None, *, keep_optimizer: bool = False) -> Checkpoint:
@@ -114,7 +116,7 @@ def read_file(path: Path, key: str | None = None, *, keep_optimizer: bool = Fals
     for where, tensor in found:
         part = next((part for part in roots if where[: len(part)] == part), None)
         if part is None:
-            name, into = "other:" + _joined(where), carried
+            name, into = ELSEWHERE + _joined(where), carried
         else:
             name, into = _joined(where[stripped:]), tensors
         if name in views:
@@ -132,221 +134,6 @@ def read_file(path: Path, key: str | None = None, *, keep_optimizer: bool = Fals
     optimizer = [_joined(part) for part in sorted(left_out, key=str)]
     content = Content(root, views, left_out)
     return Checkpoint(path, "torch", tensors, carried, optimizer, {}, [path], content)
-
-
-class TorchWriter:
-    """Writes a torch file in one pass; see ``Writer``."""
-
-    def __init__(self, job: Job) -> None:
-        """See the class."""
-        self._torch = import_torch(job.template.path)
-        self._job = job
-        content: Content = job.template.extra
-        self._storages: list[_Storage] = []
-        self._of_name: dict[str, _Storage] = {}
-        outputs = {**job.tensors, **job.carried}
-        groups: dict[int, list[str]] = {}
-        for name in outputs:
-            groups.setdefault(content.views[name].storage, []).append(name)
-        for names in groups.values():
-            views = {name: content.views[name] for name in names}
-            shared = len(names) == 1 or _is_shared_everywhere(views, job.inputs[:-1])
-            for members in [names] if shared else [[name] for name in names]:
-                self._add({name: views[name] for name in members}, outputs[members[0]].dtype)
-        self.order = [name for storage in self._storages for name in storage.order]
-        self._pickle = self._pickled(content)
-        members = [storage.member for storage in self._storages]
-        scratch = max(
-            (storage.nbytes for storage in self._storages if not storage.is_plain), default=0
-        )
-        self.size = (
-            sum(storage.nbytes for storage in self._storages)
-            + scratch
-            + len(self._pickle)
-            + len(job.provenance)
-            + overhead([*members, *["archive/version"] * 4])
-        )
-        self._zip: ZipWriter | None = None
-        self._current: _Storage | None = None
-        self._scratch: Scratch | None = None
-        self._written = 0
-
-    def write(self, name: str, data: Bytes) -> None:
-        """See ``Writer``."""
-        storage = self._of_name[name]
-        if storage is not self._current:
-            self._end_storage()
-            self._begin_storage(storage)
-        if self._scratch is None:
-            self._archive().write(data)
-            return
-        if storage.at != name:
-            storage.at, self._written = name, 0
-        view = storage.views[name]
-        itemsize = storage.dtype.itemsize
-        strides = tuple(stride * itemsize for stride in view.stride)
-        target = self._scratch.view(view.offset * itemsize, view.shape, strides, itemsize)
-        items = data.view(target.dtype)
-        target.flat[self._written : self._written + len(items)] = items
-        self._written += len(items)
-
-    def finish(self, *, durable: bool) -> None:
-        """See ``Writer``."""
-        self._end_storage()
-        archive = self._archive()
-        archive.add(f"{_ARCHIVE}/version", b"3\n")
-        archive.add(f"{_ARCHIVE}/{PROVENANCE}.json", self._job.provenance.encode())
-        archive.finish(durable=durable)
-
-    def abandon(self) -> None:
-        """See ``Writer``."""
-        if self._scratch is not None:
-            self._scratch.close()
-        if self._zip is not None:
-            self._zip.abandon()
-
-    def _add(self, views: dict[str, View], dtype: DType) -> None:
-        distinct: dict[tuple[Any, ...], str] = {}
-        for name, view in views.items():
-            distinct.setdefault(view.geometry, name)
-        first = next(iter(views.values()))
-        if len(distinct) == 1 and first.is_plain:
-            plain = {name: replace(view, offset=0) for name, view in views.items()}
-            storage = _Storage(len(self._storages), dtype, math.prod(first.shape), plain, True, [])
-        else:
-            elements = first.tensor.untyped_storage().nbytes() // first.dtype.itemsize
-            storage = _Storage(len(self._storages), dtype, elements, views, False, [])
-        storage.order.extend(distinct.values())
-        self._storages.append(storage)
-        for name in views:
-            self._of_name[name] = storage
-
-    def _archive(self) -> ZipWriter:
-        if self._zip is None:
-            self._zip = ZipWriter(self._job.path)
-            self._zip.add(f"{_ARCHIVE}/data.pkl", self._pickle)
-            self._zip.add(f"{_ARCHIVE}/byteorder", b"little")
-        return self._zip
-
-    def _begin_storage(self, storage: _Storage) -> None:
-        self._current = storage
-        if storage.is_plain:
-            self._archive().begin(storage.member)
-            return
-        beside = self._job.path.with_name(f"{self._job.path.name}.scratch")
-        self._scratch = Scratch(beside, storage.nbytes)
-
-    def _end_storage(self) -> None:
-        storage, self._current = self._current, None
-        if storage is not None and self._scratch is not None:
-            scratch, self._scratch = self._scratch, None
-            self._archive().copy(storage.member, MappedFile(scratch.path), 0, storage.nbytes)
-            scratch.close()
-
-    def _pickled(self, content: Content) -> bytes:
-        same: dict[tuple[int, int], _Leaf] = {}
-        leaves: dict[_Path, _Leaf] = {}
-        for name, storage in self._of_name.items():
-            tensor = content.views[name].tensor
-            leaf = _Leaf(
-                storage,
-                storage.views[name],
-                isinstance(tensor, self._torch.nn.Parameter),
-                tensor.requires_grad,
-            )
-            # A tensor that is in two places stays one object if it stays one storage.
-            leaves[content.views[name].path] = same.setdefault((id(tensor), storage.number), leaf)
-        buffer = io.BytesIO()
-        root = _with_leaves(self._torch, content.root, (), leaves, content.left_out)
-        _Pickler(self._torch, buffer).dump(root)
-        return buffer.getvalue()
-
-
-@dataclass
-class _Storage:
-    """A storage of the output."""
-
-    number: int
-    dtype: DType
-    elements: int
-    views: dict[str, View]
-    is_plain: bool  # one view, whole and in order
-    order: list[str]  # one name for each distinct view
-    at: str = ""
-
-    @property
-    def nbytes(self) -> int:
-        return self.elements * self.dtype.itemsize
-
-    @property
-    def member(self) -> str:
-        return f"{_ARCHIVE}/data/{self.number}"
-
-
-@dataclass(frozen=True)
-class _Leaf:
-    """A tensor of the output, in the place of the last input's."""
-
-    storage: _Storage
-    view: View
-    is_parameter: bool
-    requires_grad: bool
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles an object as ``torch.save`` does, with tensors that show the output's storages."""
-
-    def __init__(self, torch: Any, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=2)
-        self._torch = torch
-
-    def persistent_id(self, item: Any) -> Any:
-        if not isinstance(item, _Storage):
-            return None
-        torch = self._torch
-        if item.dtype.label in _STORAGE_TYPES:
-            kind, size = getattr(torch, _STORAGE_TYPES[item.dtype.label]), item.elements
-        else:
-            kind, size = torch.storage.UntypedStorage, item.nbytes
-        return ("storage", kind, str(item.number), "cpu", size)
-
-    def reducer_override(self, item: Any) -> Any:
-        if not isinstance(item, _Leaf):
-            return NotImplemented
-        rebuild = self._torch._utils
-        if item.is_parameter:
-            data = replace(item, is_parameter=False, requires_grad=False)
-            return rebuild._rebuild_parameter, (data, item.requires_grad, OrderedDict())
-        storage, view = item.storage, item.view
-        shown: tuple[Any, ...] = (
-            storage,
-            view.offset,
-            view.shape,
-            view.stride,
-            item.requires_grad,
-            OrderedDict(),
-        )
-        if storage.dtype.label in _STORAGE_TYPES:
-            return rebuild._rebuild_tensor_v2, shown
-        dtype = getattr(self._torch, storage.dtype.label)
-        return rebuild._rebuild_tensor_v3, (*shown, dtype)
-
-
-_STORAGE_TYPES = {
-    "float64": "DoubleStorage",
-    "float32": "FloatStorage",
-    "float16": "HalfStorage",
-    "bfloat16": "BFloat16Storage",
-    "complex128": "ComplexDoubleStorage",
-    "complex64": "ComplexFloatStorage",
-    "int64": "LongStorage",
-    "int32": "IntStorage",
-    "int16": "ShortStorage",
-    "int8": "CharStorage",
-    "uint8": "ByteStorage",
-    "bool": "BoolStorage",
-}
-"""The classes by which torch files name a storage's dtype; newer dtypes have none."""
 
 
 def import_torch(path: Path) -> Any:
@@ -384,7 +171,8 @@ def _load(torch: Any, path: Path) -> Any:
     if any("/code/" in name or name.endswith("/constants.pkl") for name in members):
         raise CheckpointError(f"{path} is a TorchScript archive: save the module's state_dict")
     try:
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        with _plain_classes(torch):
+            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "GLOBAL" in str(error):
             raise refuse_code(path, error) from None
@@ -395,6 +183,18 @@ def _load(torch: Any, path: Path) -> Any:
         raise CheckpointError(f"{path} is not a valid torch file: {_line(error)}") from None
 
 
+def _plain_classes(torch: Any) -> contextlib.AbstractContextManager[Any]:
+    """Let torch read ``_PLAIN`` too, for a block, where it can be told: since torch 2.5."""
+    if not hasattr(torch.serialization, "safe_globals"):
+        return contextlib.nullcontext()
+    known = torch.serialization.get_safe_globals()
+    # The block's end takes out all that it is given, so it is given nothing that was there before.
+    allowed: contextlib.AbstractContextManager[Any] = torch.serialization.safe_globals(
+        [item for item in _PLAIN if item not in known]
+    )
+    return allowed
+
+
 def _line(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return text[0][:200] if text else type(error).__name__
@@ -402,7 +202,7 @@ def _line(error: Exception) -> str:
 
 def _parts(
     path: Path, root: Any, key: str | None, keep_optimizer: bool
-) -> tuple[list[_Path], int, set[_Path]]:
+) -> tuple[list[Place], int, set[Place]]:
     """Return the model's places, how much of them is not in names, and an optimizer's places."""
     if not isinstance(root, Mapping):
         raise CheckpointError(
@@ -413,7 +213,7 @@ def _parts(
     if key is not None:
         part = _follow(path, root, key)
         return [part], len(part), left_out
-    roots: list[_Path] = [
+    roots: list[Place] = [
         (name,) for name in root if name in MODEL_KEYS and isinstance(root[name], Mapping)
     ]
     if roots:
@@ -421,7 +221,7 @@ def _parts(
     return [(name,) for name in root if (name,) not in optimizer], 0, left_out
 
 
-def _follow(path: Path, root: Any, key: str) -> _Path:
+def _follow(path: Path, root: Any, key: str) -> Place:
     at, found, rest = root, [], key
     while rest:
         if isinstance(at, Mapping) and rest in at:
@@ -436,7 +236,7 @@ def _follow(path: Path, root: Any, key: str) -> _Path:
     raise CheckpointError(f"--key must name a part of {path}. Received: {key!r}")
 
 
-def _tensors(torch: Any, at: Any, where: _Path) -> Iterator[tuple[_Path, Any]]:
+def _tensors(torch: Any, at: Any, where: Place) -> Iterator[tuple[Place, Any]]:
     if isinstance(at, torch.Tensor):
         yield where, at
     elif isinstance(at, Mapping):
@@ -447,39 +247,7 @@ def _tensors(torch: Any, at: Any, where: _Path) -> Iterator[tuple[_Path, Any]]:
             yield from _tensors(torch, item, (*where, index))
 
 
-def _with_leaves(
-    torch: Any, at: Any, where: _Path, leaves: Mapping[_Path, _Leaf], left_out: set[_Path]
-) -> Any:
-    """Return a copy of the object with leaves for tensors, without those that have none."""
-    if isinstance(at, torch.Tensor):
-        return leaves.get(where, _GONE)
-    if isinstance(at, Mapping):
-        kept: Any = copy.copy(at)
-        items: Any = at.items()
-    elif isinstance(at, (list, tuple)):
-        kept, items = [], enumerate(at)
-    else:
-        return at
-    for name, item in items:
-        here = (*where, name)
-        new = _GONE if here in left_out else _with_leaves(torch, item, here, leaves, left_out)
-        if isinstance(at, Mapping):
-            if new is _GONE:
-                del kept[name]
-            else:
-                kept[name] = new
-        elif new is not _GONE:
-            kept.append(new)
-    if isinstance(at, tuple):
-        # torch.Size and named tuples hold no tensors that could have changed.
-        return tuple(kept) if type(at) is tuple else at
-    return kept
-
-
-_GONE = object()
-
-
-def _view(torch: Any, path: Path, name: str, where: _Path, tensor: Any) -> View:
+def _view(torch: Any, path: Path, name: str, where: Place, tensor: Any) -> View:
     label = str(tensor.dtype).removeprefix("torch.")
     dtype = BY_LABEL.get(label)
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
@@ -528,18 +296,5 @@ def _storage_offsets(torch: Any, file: MappedFile, root: Any) -> Any:
     return lambda address: 0 if address < 0 else address - bases[0]
 
 
-def _is_shared_everywhere(views: Mapping[str, View], others: list[Checkpoint]) -> bool:
-    """Whether these tensors are the same views of one storage in all other inputs too."""
-    for other in others:
-        if other.format != "torch":
-            return False
-        theirs = [other.extra.views.get(name) for name in views]
-        if any(view is None for view in theirs) or len({view.storage for view in theirs}) != 1:
-            return False
-        if [view.geometry for view in theirs] != [view.geometry for view in views.values()]:
-            return False
-    return True
-
-
-def _joined(where: _Path) -> str:
+def _joined(where: Place) -> str:
     return ".".join(map(str, where))

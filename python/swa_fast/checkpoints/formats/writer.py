@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,13 @@ class Scratch:
         """See the class."""
         self.path = path
         self.size = size
-        with path.open("x+b") as file:
-            file.truncate(max(size, 1))
-            self._map = mmap.mmap(file.fileno(), max(size, 1))
+        try:
+            with path.open("x+b") as file:
+                _allocate(file.fileno(), max(size, 1))
+                self._map = mmap.mmap(file.fileno(), max(size, 1))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         self.bytes: Bytes = np.frombuffer(self._map, np.uint8)[:size]
 
     def view(
@@ -115,3 +120,11 @@ class Scratch:
     def close(self) -> None:
         """Delete the file."""
         self.path.unlink(missing_ok=True)
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Make a file so long, on the disk too: a hole for which there is no space kills its writer."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        os.ftruncate(fd, size)
