@@ -1,16 +1,18 @@
 """Weight averaging in PyTorch: a convnet on handwritten digits, last iterate, SWA and EMA.
 
 A small network with batch normalisation learns scikit-learn's handwritten digits (1,797 real scans
-of 8 x 8 pixels) by SGD with momentum. In the second half of the epochs `SWALR` brings the learning
-rate to a constant and `swa_fast.torch.AveragedModel` takes one snapshot per epoch (SWA); a second
-`AveragedModel` keeps an exponential average of every step (EMA). At the end `update_bn` recomputes
-the statistics of the batch normalisation for both averages, from the training data.
+of 8 x 8 pixels) by SGD with momentum, at a rate that keeps the weights moving. In the second half
+of the epochs `SWALR` holds the rate and `swa_fast.torch.AveragedModel` takes one snapshot per epoch
+(SWA); a `WeightAverager`, which makes no copy of the model, keeps an exponential average of every
+step (EMA). At the end `update_bn` recomputes the statistics of the batch normalisation for both,
+from the training data.
 
     python digits_torch.py --seeds 10
 
 Needs torch, scikit-learn, tqdm and swa-fast. Each seed draws its own split, initial weights and
-order of the samples, and no seed is left out. The same lines run with torch's own averaging: change
-the import to `from torch.optim.swa_utils import ...`, and see the time per update grow.
+order of the samples, and no seed is left out. `AveragedModel`, `SWALR` and `update_bn` are torch's
+own too: change the import to `from torch.optim.swa_utils import ...`, and see the time per update
+grow.
 """
 
 from __future__ import annotations
@@ -28,17 +30,18 @@ from sklearn.datasets import load_digits
 from torch import nn
 from tqdm import tqdm
 
-from swa_fast.torch import SWALR, AveragedModel, get_ema_multi_avg_fn, update_bn
+from swa_fast.decays import warmup
+from swa_fast.torch import SWALR, AveragedModel, WeightAverager, update_bn
 
 BATCH = 32
-RATE = 0.1
-SWA_RATE = 0.05
+RATE = 0.2
+SWA_RATE = 0.2
 """Learning rate that SWALR goes to: high enough to keep the weights moving."""
 ANNEAL_EPOCHS = 3
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-3
 EMA_DECAY = 0.99
-"""Per step; an average over about the last hundred steps."""
+"""Per step, after a warm-up: an average over about the last hundred steps."""
 SWA_SHARE = 0.5
 """Share of the epochs that SWA averages."""
 TEST_SHARE = 0.5
@@ -116,7 +119,7 @@ def train(seed: int, epochs: int) -> Outcome:
     )
     scheduler = SWALR(optimizer, swa_lr=SWA_RATE, anneal_epochs=ANNEAL_EPOCHS)
     swa = AveragedModel(net)
-    ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
+    ema = WeightAverager(net, decay=warmup(EMA_DECAY), use_buffers=False)
     clocks = {name: Stopwatch() for name in ("step", "SWA", "EMA")}
 
     def step(batch: Any) -> None:
@@ -128,19 +131,18 @@ def train(seed: int, epochs: int) -> Outcome:
     for epoch in range(epochs):
         for batch in torch.randperm(len(x)).split(BATCH):
             clocks["step"](step, batch)
-            clocks["EMA"](ema.update_parameters, net)
+            clocks["EMA"](ema.update)
         if epoch >= swa_start:
             clocks["SWA"](swa.update_parameters, net)
             scheduler.step()
 
-    for averaged in (swa, ema):
-        update_bn(batches(x), averaged)
+    update_bn(batches(x), swa)
+    found = {"last iterate": accuracy(net, test), "SWA": accuracy(swa, test)}
+    with ema.applied():  # the average stands in the network until the end of the block
+        update_bn(batches(x), net)
+        found["EMA"] = accuracy(net, test)
     return Outcome(
-        accuracy={
-            "last iterate": accuracy(net, test),
-            "SWA": accuracy(swa, test),
-            "EMA": accuracy(ema, test),
-        },
+        accuracy=found,
         update_seconds={name: clocks[name].median for name in ("SWA", "EMA")},
         updates={name: len(clocks[name].seconds) for name in ("SWA", "EMA")},
         steps=len(clocks["step"].seconds),
