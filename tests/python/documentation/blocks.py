@@ -2,7 +2,8 @@
 
 The info string of a fenced block says what a test does with it:
 
-- `python`: runs, after the blocks before it on its page, in the same namespace.
+- `python`: runs, after the blocks before it on its page, in the same namespace; on the pages of
+  `ALONE` in a new one.
 - `python raises`: the same, and must end in an exception.
 - `python gpu`: runs where torch has a CUDA device; elsewhere it is compiled and skipped by name.
 - `python program`: a program of its own, run in a process of its own.
@@ -24,6 +25,9 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# Pages of which every block can be pasted alone: each runs in a namespace of its own.
+ALONE = frozenset(("README.md",))
 
 KINDS = (
     "python",

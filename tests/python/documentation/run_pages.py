@@ -2,8 +2,8 @@
 
 JOB is a JSON list of pages, each a list of {line, page, kind, code}; RESULT is written as
 {"PAGE:LINE": {"out": what was printed, "error": null or "Type: message", "trace": a traceback}}.
-A page's blocks share one namespace, which starts with what `given.py` has for the page. After an
-error the rest of the page is not run.
+A page's blocks share one namespace, which starts with what `given.py` has for the page; after an
+error the rest of the page is not run. On pages of `blocks.ALONE` each block has a new one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import preload  # noqa: F401
-from documentation.blocks import ROOT
+from documentation.blocks import ALONE, ROOT
 from documentation.given import GIVEN
 
 
@@ -32,6 +32,8 @@ def run_page(blocks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     except ImportError:
         return results  # the test of each block says what is not installed
     for block in blocks:
+        if page in ALONE:
+            names = {"__name__": "__main__"}
         out = io.StringIO()
         error = trace = None
         # Empty lines before the code: a traceback shows the page's own line.
