@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/combine.h"
+#include "core/distance.h"
 #include "core/error.h"
 #include "core/plan.h"
 #include "core/weight.h"
@@ -239,6 +240,20 @@ void combine_lists(py::handle outputs, py::handle sources, py::handle weights) {
   output_list.mark_written();
   const py::gil_scoped_release unlocked;
   combine.run(streams);
+}
+
+py::list squared_distances(py::handle averages, py::handle values) {
+  const ImportedList one(averages, "averages");
+  const ImportedList other(values, "values");
+  const Distance distance(lists_of(&one, &other));
+  std::vector<cpu::DistanceLaunch::Squares> all;
+  {
+    const py::gil_scoped_release unlocked;
+    all = distance.run();
+  }
+  py::list squares;
+  for (const auto& pair : all) squares.append(py::make_tuple(pair.difference, pair.other));
+  return squares;
 }
 
 void set_threads(py::handle count) {

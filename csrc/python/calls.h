@@ -16,6 +16,7 @@ void tfa_mean(pybind11::handle averages, pybind11::handle values, pybind11::hand
 void swap_lists(pybind11::handle a, pybind11::handle b);
 void copy_lists(pybind11::handle dst, pybind11::handle src);
 void combine_lists(pybind11::handle outputs, pybind11::handle sources, pybind11::handle weights);
+pybind11::list squared_distances(pybind11::handle averages, pybind11::handle values);
 void set_threads(pybind11::handle count);
 
 // Numbers that users give. Each throws the Error, or the Python error, that names the argument.

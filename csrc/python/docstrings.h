@@ -116,6 +116,20 @@ Example:
     array([2., 4.], dtype=float32)
 )";
 
+inline constexpr const char* kSquaredDistances = R"(squared_distances(averages, values)
+--
+
+Returns for each pair ``(sum((averages[i] - values[i]) ** 2), sum(values[i] ** 2))``, in one pass and
+in float64, with the same bits on every number of threads.
+
+Args:
+    averages: a list of floating-point or complex tensors in CPU memory.
+    values: a list of as many tensors of the same shapes; dtypes may differ.
+
+Raises:
+    TypeError, ValueError, BufferError: as ``running_mean_``; a tensor on a GPU is a ValueError.
+)";
+
 inline constexpr const char* kIdentitiesOf = R"(identities_of(objects)
 --
 

@@ -65,6 +65,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("copy_", &copy_lists, py::arg("dst"), py::arg("src"), doc::kCopy);
   m.def("combine_", &combine_lists, py::arg("outputs"), py::arg("sources"), py::arg("weights"),
         doc::kCombine);
+  m.def("squared_distances", &squared_distances, py::arg("averages"), py::arg("values"),
+        doc::kSquaredDistances);
   bind_prepared(&m);
   m.def("set_num_threads", &set_threads, py::arg("n"), doc::kSetNumThreads);
   m.def("get_num_threads", &cpu::get_num_threads, doc::kGetNumThreads);

@@ -24,6 +24,7 @@ from .advice import (
 )
 from .arena import standalone
 from .description import check_dtype, described
+from .distance import distances
 from .mixed_pass import prepare_pass
 from .module_tree import without_wrappers
 from .nonfinite import check_nonfinite
@@ -305,8 +306,9 @@ class WeightAverager:
     def distance(self, name: str | None = None) -> dict[str, float]:
         """Returns how far each average is from its parameter, by the parameter's name.
 
-        The Euclidean norm of their difference, divided by that of the parameter; integers are left
-        out. Of a sharded parameter, that of this process's part. Waits for the device.
+        The Euclidean norm of their difference, divided by that of the parameter, in float64;
+        integers are left out. Of a parameter that is 0 everywhere, infinity, or NaN if the average
+        is 0 too. Of a sharded parameter, that of this process's part. Waits for the device.
 
         Args:
             name: which of several averages.
@@ -315,23 +317,18 @@ class WeightAverager:
             RuntimeError: there is no snapshot yet, or the averages are swapped in.
         """
         index = self._index("distance()", name)
-        with self._turn.alone("distance()"), torch.no_grad():
+        with self._turn.alone("distance()"):
             self._snapshots.settle()
             self._snapshots.require_snapshot("distance()", index)
             averages, values = self._snapshots.averages(index), self._snapshots.values()
-            norms = []
-            names = []
-            for key, average, value in zip(self.names, averages, values, strict=True):
-                if not value.is_floating_point() or not value.numel():
-                    continue
-                part = local(value)
-                difference = local(average) - part.to(average.device)
-                names.append(key)
-                norms.append(
-                    torch.linalg.vector_norm(difference, dtype=torch.float64).cpu()
-                    / torch.linalg.vector_norm(part, dtype=torch.float64).cpu()
-                )
-            return dict(zip(names, map(float, norms), strict=True))
+            kept = [
+                number
+                for number, value in enumerate(values)
+                if (value.is_floating_point() or value.is_complex()) and value.numel()
+            ]
+            found = distances([averages[number] for number in kept], [values[n] for n in kept])
+            names = self.names
+            return {names[number]: far for number, far in zip(kept, found, strict=True)}
 
     def swap(self, name: str | None = None) -> None:
         """Exchanges the averages with the parameters; a second call puts both back, bit for bit.

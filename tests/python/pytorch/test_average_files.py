@@ -10,8 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import swa_fast  # noqa: E402
 from dropin_models import model, train  # noqa: E402
-from swa_fast import Average, decays  # noqa: E402
+from swa_fast import Average, _core, decays  # noqa: E402
 from swa_fast.torch import WeightAverager  # noqa: E402
 
 POWERS = {
@@ -151,3 +152,43 @@ def test_copy_only_and_lerp_to() -> None:
     assert [first.item(), second.item()] == [3.25, 4.25]
     with pytest.raises(ValueError, match="decay must be between 0 and 1"):
         averager.lerp_to(2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64])
+def test_the_distance_of_each_average(dtype: Any) -> None:
+    net = torch.nn.Module()
+    torch.manual_seed(0)
+    for name, shape in (("long", (3001, 7)), ("one", (1,)), ("empty", (0,)), ("zero", (5,))):
+        setattr(net, name, torch.nn.Parameter(torch.randn(shape).to(dtype)))
+    net.columns = torch.nn.Parameter(torch.randn(40, 6).to(dtype)[:, ::2])
+    net.register_buffer("count", torch.zeros((), dtype=torch.int64))
+    averager = WeightAverager(net, use_buffers=True)
+    averager.update()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.5).add_(0.25)
+        net.zero.zero_()
+    found = averager.distance()
+    assert list(found) == ["long", "one", "zero", "columns"]
+    averages = dict(zip(averager.names, averager.averages(), strict=True))
+    for name, distance in found.items():
+        wide = torch.complex128 if dtype.is_complex else torch.float64
+        value, average = getattr(net, name).detach().to(wide), averages[name].to(wide)
+        expected = (average - value).norm() / value.norm()
+        assert distance == pytest.approx(float(expected), rel=1e-12) or name == "zero"
+    assert found["zero"] == float("inf")
+
+
+def test_distances_have_the_same_bits_on_every_number_of_threads() -> None:
+    averages, values = [torch.randn(1_000_003)], [torch.randn(1_000_003)]
+    found = set()
+    kept = swa_fast.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 7):
+            swa_fast.set_num_threads(threads)
+            found.add(tuple(_core.squared_distances(averages, values)))
+    finally:
+        swa_fast.set_num_threads(kept)
+    assert len(found) == 1
+    with pytest.raises(ValueError, match=r"averages\[0\] has shape \(2,\), values\[0\] has shape"):
+        _core.squared_distances([torch.ones(2)], [torch.ones(3)])
