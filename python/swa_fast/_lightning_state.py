@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from .torch import WeightAverager
+from .torch.module_tree import named_tensors, without_wrappers
 from .torch.sharding import is_sharded
 from .torch.shown import not_in_state_dict
-from .torch.source import named_tensors, without_wrappers
 
 _EXTRA = "swa_fast_averaging"
 _WEIGHTS = "current_model_state"

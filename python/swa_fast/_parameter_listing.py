@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from .torch.source import lists_plainly
+from .torch.module_tree import lists_plainly
 
 _PARAMETERS = nn.Module.parameters.__code__
 _children_of = operator.attrgetter("_modules")
@@ -76,5 +76,6 @@ def _module_of(parameters: Any) -> Any:
         return None
     if inspect.getgeneratorstate(parameters) != inspect.GEN_CREATED:
         return None
-    given = parameters.gi_frame.f_locals
+    frame: Any = parameters.gi_frame  # there is one as long as it is unused
+    given = frame.f_locals
     return given["self"] if given["recurse"] is True else None

@@ -24,8 +24,8 @@ from ._lightning_state import AveragesInCheckpoint, has_averages
 from .average import Average
 from .torch import WeightAverager
 from .torch.averaging_function import FunctionAverage, known_average
+from .torch.module_tree import named_tensors
 from .torch.shown import ShownModel
-from .torch.source import named_tensors
 
 __all__ = ["EMAWeightAveraging", "WeightAveraging"]
 

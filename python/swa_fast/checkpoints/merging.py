@@ -149,8 +149,8 @@ def merge(
             )
             for item, checkpoint, share in zip(chosen, opened, shares, strict=True)
         ]
-        last = opened[-1].tensors
-        copied = [name for name in selection.names if not _is_averaged(last[name])]
+        newest = opened[-1].tensors
+        copied = [name for name in selection.names if not _is_averaged(newest[name])]
         averaged = len(selection.names) - len(copied)
         job = Job(
             path=target.with_name(f".{target.name}.partial"),

@@ -12,9 +12,9 @@ from swa_fast.average import Average
 
 from .averager import WeightAverager
 from .given_decay import GivenDecay
+from .module_tree import named_tensors, unwrapped
 from .multi_avg import EmaMultiAvg, SwaMultiAvg
 from .sharding import local_all
-from .source import named_tensors, unwrapped
 
 # Functions that torch.optim.swa_utils makes, by qualified name, and the name of the decay in them.
 _OF_TORCH = {
