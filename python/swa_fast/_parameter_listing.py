@@ -49,7 +49,8 @@ class ParameterListing:
     def _remember(self, module: Any) -> None:
         self._module = None
         self._modules = list(module.modules())
-        if all(lists_plainly(type(one)) for one in self._modules):
+        kinds: set[Any] = {type(one) for one in self._modules}
+        if all(map(lists_plainly, kinds)):
             self._children = list(
                 chain.from_iterable(one._modules.values() for one in self._modules)
             )
