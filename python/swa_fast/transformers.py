@@ -24,6 +24,7 @@ except ImportError as error:
         "swa_fast.transformers needs transformers, which is not installed: pip install transformers"
     ) from error
 
+from ._deepspeed import require_whole_module
 from .average import Average
 from .torch import WeightAverager
 from .torch.sharding import is_sharded
@@ -82,6 +83,7 @@ class AveragingCallback(TrainerCallback):  # type: ignore[misc]
                 "put them into each swa_fast.Average"
             )
         self._averages = {"average": Average(**average)} if averages is None else dict(averages)
+        WeightAverager([torch.zeros(1)], self._averages)  # refuses averages that are none
         if eval_with is not None and eval_with not in self._averages:
             raise ValueError(
                 f"eval_with must be one of the averages {list(self._averages)}. "
@@ -103,11 +105,7 @@ class AveragingCallback(TrainerCallback):  # type: ignore[misc]
                 "AveragingCallback averages after optimizer steps, and this trainer has none. "
                 f"Received: max_steps={state.max_steps}"
             )
-        if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
-            raise ValueError(
-                "AveragingCallback cannot read parameters that DeepSpeed ZeRO-3 has sharded, which "
-                "are empty between their uses: train with ZeRO-2 or FSDP2"
-            )
+        require_whole_module(model)
         averager = WeightAverager(
             model, self._averages, device=self.device, requires_grad_only=True
         )

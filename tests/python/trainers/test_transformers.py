@@ -13,7 +13,7 @@ pytest.importorskip("accelerate")
 
 from transformers import GPT2LMHeadModel  # noqa: E402
 
-from swa_fast import decays  # noqa: E402
+from swa_fast import Average, decays  # noqa: E402
 from swa_fast.transformers import AveragingCallback  # noqa: E402
 from trainers.hf_models import AVERAGES, Recorder, ema, gpt2, rows, trainer, weight  # noqa: E402
 
@@ -119,7 +119,32 @@ def test_refused(tmp_path: Path) -> None:
         AveragingCallback(decay=1.5)
     with pytest.raises(ValueError, match="minimum must be between"):
         AveragingCallback(decay=decays.warmup(0.5, minimum=0.7))
+    with pytest.raises(ValueError, match=r"power must be > 0"):
+        AveragingCallback(decay=decays.warmup(0.5, power=-1))
+    with pytest.raises(TypeError, match="each name a str"):
+        AveragingCallback({"ema": 0.9})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"this trainer has none. Received: max_steps=0"):
+        trainer(tmp_path, [AveragingCallback(decay=0.5)], max_steps=-1, num_train_epochs=0).train()
     model = gpt2()
     next(model.parameters()).ds_id = 0
     with pytest.raises(ValueError, match="DeepSpeed ZeRO-3"):
         trainer(tmp_path, [AveragingCallback(decay=0.5)], model).train()
+
+
+def test_a_state_of_others_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, [AveragingCallback(AVERAGES)], max_steps=2).train()
+    checkpoint = str(tmp_path / "checkpoint-2")
+    other = AveragingCallback({"ema": AVERAGES["ema"]})
+    with pytest.raises(KeyError, match=r"unknown \['mean'\]"):
+        trainer(tmp_path, [other], max_steps=4).train(resume_from_checkpoint=checkpoint)
+    shorter = AveragingCallback({"ema": Average(decay=0.5), "mean": AVERAGES["mean"]})
+    with pytest.raises(ValueError, match="saved with another schedule: average 'ema'"):
+        trainer(tmp_path, [shorter], max_steps=4).train(resume_from_checkpoint=checkpoint)
+    assert other.averager is None
+    assert shorter.averager is None
+    (tmp_path / "checkpoint-2" / "averager.pt").unlink()
+    later = AveragingCallback(AVERAGES)
+    with pytest.warns(UserWarning, match=r"has no averager.pt: the averages begin at step 2"):
+        trainer(tmp_path, [later], max_steps=4).train(resume_from_checkpoint=checkpoint)
+    assert later.averager is not None
+    assert later.averager.counts == {"ema": 2, "mean": 0}
