@@ -24,5 +24,7 @@ MAKERS: dict[str, Callable[[Any], Any]] = {
 def test_refused(maker: str) -> None:
     model = torch.nn.Linear(2, 2)
     model.bias.ds_id = 1  # as DeepSpeed marks it
-    with pytest.raises(ValueError, match=r"(parameter 'bias'|parameters\[1\]) is sharded by DeepSpeed ZeRO-3"):
+    with pytest.raises(
+        ValueError, match=r"(parameter 'bias'|parameters\[1\]) is sharded by DeepSpeed ZeRO-3"
+    ):
         MAKERS[maker](model)

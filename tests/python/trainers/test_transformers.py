@@ -61,8 +61,22 @@ def test_evaluations_see_the_average(tmp_path: Path, several: bool) -> None:
         wanted = expected[index // 2 if several else index]
         torch.testing.assert_close(value, wanted, rtol=1e-6, atol=1e-6)
     assert torch.equal(weight(made.model), recorder.after_step[-1])
+    last = recorder.after_step[-1]
     made.evaluate()
-    assert torch.equal(seen[-1], recorder.after_step[-1])
+    torch.testing.assert_close(seen[-1], expected[-1], rtol=1e-6, atol=1e-6)
+    assert torch.equal(weight(made.model), last)
+    made.predict(rows(2, 2))
+    torch.testing.assert_close(seen[-1], expected[-1], rtol=1e-6, atol=1e-6)
+    assert torch.equal(weight(made.model), last)
+    assert callback.averager is not None
+    with callback.averager.applied("mean"):
+        mean = weight(made.model)
+        made.evaluate()
+        assert torch.equal(weight(made.model), mean)
+    assert torch.equal(seen[-1], mean)
+    assert not torch.equal(mean, last)
+    made.model(rows(1, 2)[0]["input_ids"][None])  # a forward that is no evaluation
+    assert torch.equal(seen[-1], last)
 
 
 def test_the_training_is_the_same_as_without(tmp_path: Path) -> None:
