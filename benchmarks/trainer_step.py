@@ -24,7 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 from swa_fast.transformers import AveragingCallback
 
 
-class Turns(TrainerCallback):  # type: ignore[misc]
+class Turns(TrainerCallback):
     """Lets the training run so many steps at a time, and waits in between."""
 
     def __init__(self, steps: int) -> None:

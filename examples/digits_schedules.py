@@ -14,6 +14,7 @@ split, initial weights and order of the samples, and no seed is left out.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -139,7 +140,8 @@ def relative(ones: Sequence[Any], others: Sequence[Any]) -> float:
         float((one - other).double().square().sum())
         for one, other in zip(ones, others, strict=True)
     )
-    return (square / sum(float(other.double().square().sum()) for other in others)) ** 0.5
+    whole = sum(float(other.double().square().sum()) for other in others)
+    return math.sqrt(square / whole)
 
 
 def report(outcomes: Sequence[Outcome]) -> str:
