@@ -36,8 +36,8 @@ from swa_fast import Average, decays
 from swa_fast.checkpoints import reconstruct
 from swa_fast.torch import WeightAverager, update_bn
 
-RATE = 0.1
-"""Constant, so that the last weights are noisy and there is something to average."""
+RATE = 0.2
+"""Constant and high, so that the last weights are noisy and there is something to average."""
 WIDTHS = {"power 0.075": 0.075, "power 0.15": 0.15}
 """Widths of the power averages that are kept, and made from the tracks."""
 TRACKS = {"track 0.05": 0.05, "track 0.1": 0.1}
