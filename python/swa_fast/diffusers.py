@@ -154,7 +154,7 @@ class EMAModel:
 
     @property
     def shadow_params(self) -> list[Any]:
-        """The averages, one for each parameter, in their order: no copies."""
+        """The averages themselves, no copies, one for each parameter in their order."""
         averages = self.averager.averages()
         return [averages[place] for place in self._places]
 
