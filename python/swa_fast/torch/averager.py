@@ -184,7 +184,7 @@ class WeightAverager:
     @property
     def swapped_in(self) -> str | None:
         """Name of the average that the parameters hold now, "" of a single one; None if none."""
-        return None if self._swapped_in is None else self._keys[self._swapped_in]
+        return None if self._swapped_in is None else list(self.counts)[self._swapped_in]
 
     def update(self, values: Any = None) -> bool:
         """Takes the parameters into the averages that are due.
