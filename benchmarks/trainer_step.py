@@ -3,10 +3,10 @@
     pip install --no-deps --group trainers
     python benchmarks/trainer_step.py
 
-The model is a GPT-2 of a tiny configuration, with random tokens. Both trainers are made once and take
-turns, a few steps each, by one loop that holds a step back: so that a busy machine slows both. Printed are
-the medians, the median of the ratios of neighbouring turns, and the time within the callback itself,
-which is what the ratio is made of and can be told apart from noise.
+The model is a GPT-2 of a tiny configuration, with random tokens. Both trainers are made once and
+take turns, a few steps each, so that a busy machine slows both. Printed are the medians, the median
+of the ratios of neighbouring turns, and the time within the callback itself, which is all that the
+ratio is made of and can be told apart from noise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 from swa_fast.transformers import AveragingCallback
 
 
-class Turns(TrainerCallback):  # type: ignore[misc]
+class Turns(TrainerCallback):
     """Lets the training run so many steps at a time, and waits in between."""
 
     def __init__(self, steps: int) -> None:

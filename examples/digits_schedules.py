@@ -14,6 +14,7 @@ split, initial weights and order of the samples, and no seed is left out.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -35,8 +36,8 @@ from swa_fast import Average, decays
 from swa_fast.checkpoints import reconstruct
 from swa_fast.torch import WeightAverager, update_bn
 
-RATE = 0.1
-"""Constant, so that the last weights are noisy and there is something to average."""
+RATE = 0.2
+"""Constant and high, so that the last weights are noisy and there is something to average."""
 WIDTHS = {"power 0.075": 0.075, "power 0.15": 0.15}
 """Widths of the power averages that are kept, and made from the tracks."""
 TRACKS = {"track 0.05": 0.05, "track 0.1": 0.1}
@@ -139,7 +140,8 @@ def relative(ones: Sequence[Any], others: Sequence[Any]) -> float:
         float((one - other).double().square().sum())
         for one, other in zip(ones, others, strict=True)
     )
-    return (square / sum(float(other.double().square().sum()) for other in others)) ** 0.5
+    whole = sum(float(other.double().square().sum()) for other in others)
+    return math.sqrt(square / whole)
 
 
 def report(outcomes: Sequence[Outcome]) -> str:

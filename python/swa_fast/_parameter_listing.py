@@ -48,8 +48,8 @@ class ParameterListing:
 
     def _remember(self, module: Any) -> None:
         self._module = None
-        self._modules = list(module.modules())
-        kinds: set[Any] = {type(one) for one in self._modules}
+        self._modules: list[Any] = list(module.modules())
+        kinds: set[Any] = set(map(type, self._modules))
         if all(map(lists_plainly, kinds)):
             self._children = list(
                 chain.from_iterable(one._modules.values() for one in self._modules)
@@ -75,8 +75,8 @@ def _module_of(parameters: Any) -> Any:
     """Returns the module of an unused ``module.parameters()``; None of anything else."""
     if not isinstance(parameters, GeneratorType) or parameters.gi_code is not _PARAMETERS:
         return None
-    if inspect.getgeneratorstate(parameters) != inspect.GEN_CREATED:
+    frame = parameters.gi_frame
+    if frame is None or inspect.getgeneratorstate(parameters) != inspect.GEN_CREATED:
         return None
-    frame: Any = parameters.gi_frame  # there is one as long as it is unused
     given = frame.f_locals
     return given["self"] if given["recurse"] is True else None

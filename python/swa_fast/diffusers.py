@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from ._checks import check_decay, check_number
+from ._deepspeed import require_whole
 from ._parameter_listing import ParameterListing
 from ._schedule import check_integer
 from .decays import warmup
@@ -153,7 +154,7 @@ class EMAModel:
 
     @property
     def shadow_params(self) -> list[Any]:
-        """The averages, one for each parameter, in their order: no copies."""
+        """The averages themselves, no copies, one for each parameter in their order."""
         averages = self.averager.averages()
         return [averages[place] for place in self._places]
 
@@ -278,6 +279,12 @@ class EMAModel:
         Raises:
             TypeError, ValueError: it does not match; nothing was changed.
         """
+        known = {*_SETTINGS, "optimization_step", "shadow_params"}
+        if not known & set(state_dict):
+            raise ValueError(
+                f"state_dict must be that of an EMAModel, with {sorted(known)}. "
+                f"Received: {list(state_dict)[:5]}"
+            )
         settings = {name: state_dict.get(name, getattr(self, name)) for name in _SETTINGS}
         _check(settings)
         step = check_integer(
@@ -319,12 +326,7 @@ def _listed(parameters: Any) -> list[Any]:
 
 
 def _require_whole(tensors: list[Any]) -> None:
-    for index, tensor in enumerate(tensors):
-        if hasattr(tensor, "ds_id"):
-            raise ValueError(
-                f"parameters[{index}] is sharded by DeepSpeed ZeRO-3 and is empty between its "
-                "uses: average where it is gathered, or train with ZeRO-2 or FSDP2"
-            )
+    require_whole((f"parameters[{index}]", tensor) for index, tensor in enumerate(tensors))
 
 
 def _unique(tensors: list[Any]) -> list[Any]:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ._checks import check_decay
+from ._deepspeed import require_whole_module
 from ._schedule import check_integer
 from .decays import warmup
 from .torch import WeightAverager
@@ -135,6 +136,7 @@ class EMA(torch.nn.Module):  # type: ignore[misc]
         self.coerce_dtype = coerce_dtype
         self.online_model = model if include_online_model else [model]
         root = unwrapped(model)
+        require_whole_module(root)
         self._root = (root,)  # in a tuple, which registers no submodule
         self._given = GivenDecay()
         # What is ignored later is copied at first, so it has an averager of its own.

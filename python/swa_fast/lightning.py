@@ -20,6 +20,7 @@ except ImportError as error:
         "swa_fast.lightning needs lightning, which is not installed: pip install 'lightning>=2.6'"
     ) from error
 
+from ._deepspeed import require_whole_module
 from ._lightning_state import AveragesInCheckpoint, has_averages
 from .average import Average
 from .torch import WeightAverager
@@ -367,11 +368,7 @@ class EMAWeightAveraging(WeightAveraging):
 
 
 def _require_readable(module: Any) -> None:
-    if any(hasattr(parameter, "ds_id") for parameter in module.parameters()):
-        raise ValueError(
-            "WeightAveraging cannot read parameters that DeepSpeed ZeRO-3 has sharded, which are "
-            "empty between their uses: train with ZeRO-2 or FSDP2 (ModelParallelStrategy)"
-        )
+    require_whole_module(module)
     if any(hasattr(parameter, "_is_flat_param") for parameter in module.parameters()) or any(
         kind.__name__ == "FullyShardedDataParallel"
         for part in module.modules()

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ._checks import check_decay, check_number
+from ._deepspeed import require_whole_module
 from .decays import warmup
 from .torch import WeightAverager
 from .torch.given_decay import GivenDecay
@@ -104,6 +105,7 @@ class ModelEmaV3(torch.nn.Module):  # type: ignore[misc]
         self.exclude_buffers = exclude_buffers
         self._given = GivenDecay()
         root = unwrapped(model)
+        require_whole_module(root)
         left_out = [] if exclude_buffers else not_in_state_dict(root)
         self.averager = WeightAverager(
             root,

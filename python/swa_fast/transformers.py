@@ -10,6 +10,7 @@ callback.averager.copy_to(name="average")  # the model now has the average
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ except ImportError as error:
         "swa_fast.transformers needs transformers, which is not installed: pip install transformers"
     ) from error
 
+from ._deepspeed import require_whole_module
 from .average import Average
 from .torch import WeightAverager
 from .torch.sharding import is_sharded
@@ -31,6 +33,7 @@ from .torch.sharding import is_sharded
 __all__ = ["AveragingCallback"]
 
 _FOLDER_OF_MODEL = "averaged"
+_EVALUATION_LOOPS = ("evaluation_loop", "prediction_loop")
 
 
 class AveragingCallback(TrainerCallback):  # type: ignore[misc]
@@ -38,9 +41,10 @@ class AveragingCallback(TrainerCallback):  # type: ignore[misc]
 
     Only parameters that need a gradient are averaged: of a PEFT model, the adapter's.
 
-    An evaluation that the training asks for sees the average ``eval_with``; the model has its own
-    weights back before anything is saved. ``trainer.evaluate()`` called by hand sees the weights
-    that the model has: ``with callback.averager.applied(name): trainer.evaluate()``.
+    Evaluations see the average ``eval_with``: those that the training asks for, each of a dict of
+    sets, and ``trainer.evaluate()`` and ``predict()`` called by hand, unless an average is swapped
+    in already. The model has its own weights back afterwards, and before anything is saved. Of a
+    model that the trainer has compiled, only the training's own evaluations do.
 
     Each checkpoint folder gets ``averager.pt``, from which ``resume_from_checkpoint`` goes on bit
     for bit, and, with ``eval_with``, the averaged model in its folder ``averaged``, as the model's
@@ -82,6 +86,7 @@ class AveragingCallback(TrainerCallback):  # type: ignore[misc]
                 "put them into each swa_fast.Average"
             )
         self._averages = {"average": Average(**average)} if averages is None else dict(averages)
+        WeightAverager([torch.zeros(1)], self._averages)  # refuses averages that are none
         if eval_with is not None and eval_with not in self._averages:
             raise ValueError(
                 f"eval_with must be one of the averages {list(self._averages)}. "
@@ -92,7 +97,7 @@ class AveragingCallback(TrainerCallback):  # type: ignore[misc]
         self.device = device
         self.averager: WeightAverager | None = None
         self._swapped = False
-        self._next_set: Any = None  # the hook that swaps in for the next of several eval sets
+        self._hook: Any = None
         self._logged: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -103,17 +108,18 @@ class AveragingCallback(TrainerCallback):  # type: ignore[misc]
                 "AveragingCallback averages after optimizer steps, and this trainer has none. "
                 f"Received: max_steps={state.max_steps}"
             )
-        if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
-            raise ValueError(
-                "AveragingCallback cannot read parameters that DeepSpeed ZeRO-3 has sharded, which "
-                "are empty between their uses: train with ZeRO-2 or FSDP2"
-            )
+        require_whole_module(model)
         averager = WeightAverager(
             model, self._averages, device=self.device, requires_grad_only=True
         )
         if state.global_step > 0 and self.save:
             self._resume(averager, args, state)
         self.averager = averager
+        if self._hook is not None:
+            self._hook.remove()
+        if self.eval_with is not None:
+            # Before FSDP2's own, which gathers the parameters.
+            self._hook = model.register_forward_pre_hook(self._before_forward, prepend=True)
 
     def _resume(self, averager: WeightAverager, args: Any, state: Any) -> None:
         folders = [Path(args.output_dir) / f"checkpoint-{state.global_step}"]
@@ -153,12 +159,11 @@ class AveragingCallback(TrainerCallback):  # type: ignore[misc]
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
     ) -> None:
         """Gives the model its own weights back."""
-        was_ours = self._swapped
         self._swap_back()
-        several = metrics is not None and "eval_runtime" not in metrics
-        if was_ours and several:
-            # One of several sets: the next begins without an event, by a call of the model.
-            self._next_set = kwargs["model"].register_forward_pre_hook(self._before_forward)
+
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
+        """Gives the model its own weights back."""
+        self._swap_back()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Adds decay and distance of each average to the trainer's last log entry."""
@@ -206,22 +211,23 @@ class AveragingCallback(TrainerCallback):  # type: ignore[misc]
     def _swap_in(self) -> None:
         if self._ready() and not self._swapped:
             assert self.averager is not None
+            if self.averager.swapped_in is not None:
+                return  # by someone else, who swaps it back
             self.averager.swap(self.eval_with)
             self._swapped = True
 
     def _swap_back(self) -> None:
-        if self._next_set is not None:
-            self._next_set.remove()
-            self._next_set = None
         if self._swapped:
             assert self.averager is not None
             self.averager.swap(self.eval_with)
             self._swapped = False
 
     def _before_forward(self, module: Any, inputs: Any) -> None:
-        self._next_set.remove()
-        self._next_set = None
-        self._swap_in()
+        """Swaps in for an evaluation that no event announces."""
+        if torch.compiler.is_compiling() or module.training or self._swapped:
+            return
+        if _is_called_by_an_evaluation():
+            self._swap_in()
 
     def _measures(self) -> dict[str, float]:
         assert self.averager is not None
@@ -232,6 +238,16 @@ class AveragingCallback(TrainerCallback):  # type: ignore[misc]
                 distances = self.averager.distance(name)
                 found[f"{name}_distance"] = max(distances.values())
         return found
+
+
+def _is_called_by_an_evaluation() -> bool:
+    """Tells whether the trainer's loop over an evaluation's batches is among the callers."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name in _EVALUATION_LOOPS:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _file_name(averager: WeightAverager) -> str:

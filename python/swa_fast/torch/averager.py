@@ -177,6 +177,11 @@ class WeightAverager:
         """The name of each averaged tensor, the module's own or its index in the list."""
         return self._snapshots.source.current_names()
 
+    @property
+    def swapped_in(self) -> str | None:
+        """Name of the average that the parameters hold now, "" of a single one; None if none."""
+        return None if self._swapped_in is None else list(self.counts)[self._swapped_in]
+
     def update(self, values: Any = None) -> bool:
         """Takes the parameters into the averages that are due.
 

@@ -19,6 +19,19 @@ from documentation import blocks, commands, run_pages
 from documentation.blocks import BLOCKS, ROOT, Block
 from documentation.given import GIVEN
 
+FRAMEWORKS = (
+    "torch",
+    "tensorflow",
+    "keras",
+    "tf_keras",
+    "jax",
+    "matplotlib",
+    "lightning",
+    "transformers",
+    "accelerate",
+)
+"""What a page may import, and what its blocks are skipped without."""
+
 ALL = [block for page in BLOCKS.values() for block in page]
 IN_ORDER = [block for block in ALL if block.runs_in_order]
 HERE = Path(__file__).parent
@@ -76,7 +89,7 @@ def require_framework(block: Block) -> None:
     if block.runs_in_order:
         before = [other for other in BLOCKS[block.page] if other.line <= block.line]
         code = GIVEN.get(block.page, "") + "".join(o.code for o in before if o.runs_in_order)
-    for name in ("torch", "tensorflow", "keras", "tf_keras", "jax", "matplotlib"):
+    for name in FRAMEWORKS:
         used = re.search(rf"^\s*(import|from) {name}\b", code, re.MULTILINE)
         if used and importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")

@@ -32,6 +32,7 @@ SCRIPTS = (
     "benchmarks",
     "merging",
     "architecture",
+    "post_hoc",
     "schedules",
 )
 
@@ -222,6 +223,30 @@ def test_every_schedule_has_a_picture(scripts: Any, docs: Path) -> None:
         committed = ROOT / "docs" / "images" / f"profile-{name}.svg"
         assert drawn.count("<path") == committed.read_text(encoding="utf-8").count("<path")
         assert f"](images/profile-{name}.svg)" in page
+
+
+def test_post_hoc_draws_and_fills(scripts: Any, docs: Path) -> None:
+    pytest.importorskip("sklearn")
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    try:
+        scripts("post_hoc").main(["--seeds", "1", "--epochs", "2"])
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("profiles", "digits"):
+        assert "</svg>" in (docs / "images" / f"post-hoc-{name}.svg").read_text(encoding="utf-8")
+    rows = part(docs / "which_average.md", "digits").splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows[:8]] == [
+        "| last iterate",
+        "| mean",
+        "| constant 0.99",
+        "| warm-up 0.999",
+        "| power 0.075",
+        "| power 0.15",
+        "| made power 0.075",
+        "| made power 0.15",
+    ]
+    assert "from the one that was kept" in rows[-1]
 
 
 def test_low_precision_shows_the_stall(scripts: Any) -> None:

@@ -201,6 +201,8 @@ def test_refused_parameters_and_states() -> None:
         ours.step(parameters[::-1])
     with pytest.raises(ValueError, match=r"shadow_params\[0\] has shape"):
         ours.load_state_dict({"decay": 0.1, "shadow_params": parameters[::-1]})
+    with pytest.raises(ValueError, match=r"state_dict must be that of an EMAModel.*'module.a'"):
+        ours.load_state_dict({"module.a": torch.zeros(1)})
     with pytest.raises(TypeError, match="optimization_step must be"):
         ours.load_state_dict({"decay": 0.1, "optimization_step": "1"})
     same(ours.state_dict(), before)

@@ -290,3 +290,17 @@ def test_an_average_for_averaged_model_and_for_swa() -> None:
     for index, parameter in enumerate(net.parameters()):
         mean = torch.stack([step[index].double() for step in means]).mean(0)
         torch.testing.assert_close(parameter.double(), mean, rtol=1e-5, atol=1e-6)
+
+
+def test_it_says_which_average_is_swapped_in() -> None:
+    net = make_net()
+    averager = WeightAverager(net, {"ema": Average(decay=0.9), "mean": Average()})
+    averager.update()
+    assert averager.swapped_in is None
+    with averager.applied("mean"):
+        assert averager.swapped_in == "mean"
+    assert averager.swapped_in is None
+    single = WeightAverager(net)
+    single.update()
+    single.swap()
+    assert single.swapped_in == ""

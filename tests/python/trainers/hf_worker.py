@@ -54,6 +54,12 @@ def run(folder: Path, resume: Any = None, **settings: Any) -> tuple[Any, Any]:
     if made.args.fsdp:
         shard_on_cpu(made)
     made.train(resume_from_checkpoint=resume)
+    # By hand, and by the training, with the average of the last step.
+    last = [row["eval_loss"] for row in made.state.log_history if "eval_loss" in row][-1]
+    assert made.evaluate()["eval_loss"] == last
+    assert callback.averager is not None
+    with callback.averager.applied("ema"):
+        assert made.evaluate()["eval_loss"] == last
     return watch.seen, callback.averager
 
 

@@ -100,7 +100,7 @@ def test_buffers_are_averaged_and_integers_copied(tmp_path: Path) -> None:
 def test_before_the_first_snapshot_the_weights_are_seen(tmp_path: Path) -> None:
     class Late(ours.WeightAveraging):
         def should_update(self, step_idx: Any = None, epoch_idx: Any = None) -> bool:
-            return epoch_idx == 3
+            return bool(epoch_idx == 3)
 
     plain, averaged = run(tmp_path, []), run(tmp_path, Late())
     assert averaged.losses == plain.losses  # the last validation comes before the end of the epoch

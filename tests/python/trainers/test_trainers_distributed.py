@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert done.returncode == -9, done.stdout + done.stderr
     folder = tmp_path / "killed"
     assert not (folder / "checkpoint-6").exists()
-    runs = {}
+    runs: dict[str, Any] = {}
     for name, where in {"whole": tmp_path / "whole", "resumed": folder}.items():
         callback = AveragingCallback(AVERAGES, eval_with="ema")
         made = trainer(where, [callback])

@@ -13,7 +13,7 @@ pytest.importorskip("accelerate")
 
 from transformers import GPT2LMHeadModel  # noqa: E402
 
-from swa_fast import decays  # noqa: E402
+from swa_fast import Average, decays  # noqa: E402
 from swa_fast.transformers import AveragingCallback  # noqa: E402
 from trainers.hf_models import AVERAGES, Recorder, ema, gpt2, rows, trainer, weight  # noqa: E402
 
@@ -61,8 +61,22 @@ def test_evaluations_see_the_average(tmp_path: Path, several: bool) -> None:
         wanted = expected[index // 2 if several else index]
         torch.testing.assert_close(value, wanted, rtol=1e-6, atol=1e-6)
     assert torch.equal(weight(made.model), recorder.after_step[-1])
+    last = recorder.after_step[-1]
     made.evaluate()
-    assert torch.equal(seen[-1], recorder.after_step[-1])
+    torch.testing.assert_close(seen[-1], expected[-1], rtol=1e-6, atol=1e-6)
+    assert torch.equal(weight(made.model), last)
+    made.predict(rows(2, 2))
+    torch.testing.assert_close(seen[-1], expected[-1], rtol=1e-6, atol=1e-6)
+    assert torch.equal(weight(made.model), last)
+    assert callback.averager is not None
+    with callback.averager.applied("mean"):
+        mean = weight(made.model)
+        made.evaluate()
+        assert torch.equal(weight(made.model), mean)
+    assert torch.equal(seen[-1], mean)
+    assert not torch.equal(mean, last)
+    made.model(rows(1, 2)[0]["input_ids"][None])  # a forward that is no evaluation
+    assert torch.equal(seen[-1], last)
 
 
 def test_the_training_is_the_same_as_without(tmp_path: Path) -> None:
@@ -119,7 +133,32 @@ def test_refused(tmp_path: Path) -> None:
         AveragingCallback(decay=1.5)
     with pytest.raises(ValueError, match="minimum must be between"):
         AveragingCallback(decay=decays.warmup(0.5, minimum=0.7))
+    with pytest.raises(ValueError, match=r"power must be > 0"):
+        AveragingCallback(decay=decays.warmup(0.5, power=-1))
+    with pytest.raises(TypeError, match="each name a str"):
+        AveragingCallback({"ema": 0.9})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"this trainer has none. Received: max_steps=0"):
+        trainer(tmp_path, [AveragingCallback(decay=0.5)], max_steps=-1, num_train_epochs=0).train()
     model = gpt2()
     next(model.parameters()).ds_id = 0
     with pytest.raises(ValueError, match="DeepSpeed ZeRO-3"):
         trainer(tmp_path, [AveragingCallback(decay=0.5)], model).train()
+
+
+def test_a_state_of_others_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, [AveragingCallback(AVERAGES)], max_steps=2).train()
+    checkpoint = str(tmp_path / "checkpoint-2")
+    other = AveragingCallback({"ema": AVERAGES["ema"]})
+    with pytest.raises(KeyError, match=r"unknown \['mean'\]"):
+        trainer(tmp_path, [other], max_steps=4).train(resume_from_checkpoint=checkpoint)
+    shorter = AveragingCallback({"ema": Average(decay=0.5), "mean": AVERAGES["mean"]})
+    with pytest.raises(ValueError, match="saved with another schedule: average 'ema'"):
+        trainer(tmp_path, [shorter], max_steps=4).train(resume_from_checkpoint=checkpoint)
+    assert other.averager is None
+    assert shorter.averager is None
+    (tmp_path / "checkpoint-2" / "averager.pt").unlink()
+    later = AveragingCallback(AVERAGES)
+    with pytest.warns(UserWarning, match=r"has no averager.pt: the averages begin at step 2"):
+        trainer(tmp_path, [later], max_steps=4).train(resume_from_checkpoint=checkpoint)
+    assert later.averager is not None
+    assert later.averager.counts == {"ema": 2, "mean": 0}
