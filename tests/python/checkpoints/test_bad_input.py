@@ -113,6 +113,31 @@ class _Usage:
     free = 10
 
 
+def test_overwrite_replaces_like_with_like(pair: list[Path], tmp_path: Path) -> None:
+    """A careless name must not cost a run's checkpoints."""
+    run = tmp_path / "run"
+    (run / "checkpoint-1").mkdir(parents=True)
+    write_safetensors(run / "model.safetensors", random_model(0))
+    write_safetensors(run / "checkpoint-1" / "model.safetensors", random_model(0))
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "diary.txt").write_text("mine")
+    file = write_safetensors(tmp_path / "file", random_model(0))
+    refused(pair, run, "has folders in it", overwrite=True, format="folder")
+    refused(pair, notes, "is no checkpoint", overwrite=True, format="folder")
+    refused(
+        pair, run, "is a folder, and a safetensors is a file", overwrite=True, format="safetensors"
+    )
+    refused(pair, file, "is a file, and .* a folder", overwrite=True, format="folder")
+    assert (run / "checkpoint-1" / "model.safetensors").is_file()
+    with pytest.raises(CheckpointError, match="names a folder, and a safetensors is a file"):
+        merge(pair, f"{tmp_path}/new/", format="safetensors")
+    with pytest.raises(CheckpointError, match="output has no name"):
+        merge(pair, "")
+    with pytest.raises(CheckpointError, match="checkpoint has no name"):
+        merge([""], tmp_path / "new.safetensors")
+
+
 def test_nonfinite(pair: list[Path], tmp_path: Path) -> None:
     for dtype in (np.float64, np.float32, np.float16):
         for bad in (np.nan, np.inf, -np.inf):
