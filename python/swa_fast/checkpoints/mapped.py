@@ -44,7 +44,7 @@ class _Map:
             self._address = _libc().mmap(None, size, _PROT_READ, _MAP_SHARED, fd, 0)
         if self._address in (None, _MAP_FAILED):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
-        memory = (ctypes.c_ubyte * size).from_address(self._address)
+        memory: Any = (ctypes.c_ubyte * size).from_address(self._address)
         # The memory is let go with the last slice of it.
         weakref.finalize(memory, _libc().munmap, self._address, size).atexit = False
         self.bytes: Bytes = np.frombuffer(memory, np.uint8)

@@ -158,8 +158,8 @@ def merge(
             )
             for item, checkpoint, share in zip(chosen, opened, shares, strict=True)
         ]
-        last = opened[-1].tensors
-        copied = [name for name in selection.names if not _is_averaged(last[name])]
+        model = opened[-1].tensors
+        copied = [name for name in selection.names if not _is_averaged(model[name])]
         averaged = len(selection.names) - len(copied)
         job = Job(
             path=target.with_name(f".{target.name}.partial"),
@@ -226,9 +226,7 @@ def merge(
             checkpoint.close()
     return replace(
         report,
-        bytes_written=writer.size
-        if dry_run
-        else sum(path.stat().st_size for path in _files(target)),
+        bytes_written=writer.size if dry_run else _size(target),
         seconds=time.perf_counter() - started,
         peak_memory=max(peak, anonymous_memory()),
     )
@@ -348,5 +346,7 @@ class _threads:  # noqa: N801
         swa_fast.set_num_threads(self._before)
 
 
-def _files(path: Path) -> list[Path]:
-    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
