@@ -59,8 +59,8 @@ def page_text(folder: Path = RECORDS) -> str:
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['os']}, Python "
         f"{machine['python']}. swa-fast {build['version']} at commit {build['commit']}, "
         f"{build['isa']}, {build['num_threads']} threads; {named}. {record['date'][:10]}. Models "
-        f"of {record['bytes'] / 1e9:.2f} GB in bfloat16, {rounds} rounds.{noisy}{others}{note} Record: `benchmarks/"
-        f"{path.parent.name}/{path.name}`.",
+        f"of {record['bytes'] / 1e9:.2f} GB in bfloat16, {rounds} rounds.{noisy}{others}{note} "
+        f"Record: `benchmarks/{path.parent.name}/{path.name}`.",
         "![Seconds and memory of every way to average checkpoints](images/merging.svg)",
         "Median seconds of a whole process, and how many times as long as `swa-fast merge` takes "
         "in the same round; then its processor time, all threads together.",
