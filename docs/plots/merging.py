@@ -21,6 +21,10 @@ _COLOURS = ("#c98a00", "#d1495b", "#7a5195", "#b9c1c9", THEIRS)
 """Of the ways other than ours."""
 
 
+_BUSY = 0.05
+"""Share of the processors in other hands above which a record is called noisy."""
+
+
 def newest(folder: Path = RECORDS) -> tuple[Path, dict[str, Any]]:
     """Return the newest record and where it is.
 
@@ -44,14 +48,19 @@ def page_text(folder: Path = RECORDS) -> str:
         for run in way["runs"]
         if run["others"] is not None
     ]
-    others = f" Others used {max(busy):.0%} of the processors at most." if busy else ""
+    others = f" Others used up to {max(busy):.0%} of the processors." if busy else ""
+    noisy = " NOISY:" if busy and max(busy) > _BUSY else ""
+    rounds = min(
+        len(way["runs"]) for result in record["results"] for way in result["ways"].values()
+    )
+    note = f" {record['note']}" if "note" in record else ""
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     parts = [
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['os']}, Python "
         f"{machine['python']}. swa-fast {build['version']} at commit {build['commit']}, "
         f"{build['isa']}, {build['num_threads']} threads; {named}. {record['date'][:10]}. Models "
-        f"of {record['bytes'] / 1e9:.2f} GB in bfloat16.{others} Record: `benchmarks/"
-        f"{path.parent.name}/{path.name}`.",
+        f"of {record['bytes'] / 1e9:.2f} GB in bfloat16, {rounds} rounds.{noisy}{others}{note} "
+        f"Record: `benchmarks/{path.parent.name}/{path.name}`.",
         "![Seconds and memory of every way to average checkpoints](images/merging.svg)",
         "Median seconds of a whole process, and how many times as long as `swa-fast merge` takes "
         "in the same round; then its processor time, all threads together.",

@@ -115,6 +115,8 @@ def step_of(path: Path) -> int | None:
 
 def _expanded(text: str) -> list[Input]:
     path, weight = text, None
+    if not text:
+        raise CheckpointError("a checkpoint has no name")
     if not os.path.lexists(text):
         head, colon, tail = text.rpartition(":")
         if colon and _is_number(tail):
@@ -176,7 +178,9 @@ def _sorted(found: list[Input], sort: str) -> list[Input]:
         return sorted(found, key=lambda item: item.path.stat().st_mtime_ns)
     for item in found:
         if step_of(item.path) is None:
-            raise CheckpointError(f"{item.path} has no number to sort by: choose another --sort")
+            raise CheckpointError(
+                f"{item.path} has no number to sort by: leave it out, or choose another --sort"
+            )
     return sorted(found, key=lambda item: step_of(item.path) or 0)
 
 

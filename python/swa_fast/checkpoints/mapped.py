@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import functools
 import io
 import mmap
 import os
 import threading
-from collections import OrderedDict
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,27 +24,53 @@ __all__ = ["MappedFile", "OutputFile", "Window"]
 
 Bytes = NDArray[np.uint8]
 
-_OPEN_FILES = 64
-"""Maps kept at a time: a model of many shards must not use up the process's file descriptors."""
-
 _POPULATE_READ = 22
 """Linux 5.14's madvise that reads pages and maps them; Python has no name for it."""
 
+_PROT_READ, _MAP_SHARED = 1, 1  # of Linux and macOS alike
+_MAP_FAILED = 2**64 - 1
+
 
 class _Map:
-    """A map of a file; it has one descriptor of its own."""
+    """A whole file in memory, read-only, without a file descriptor.
+
+    Python's own ``mmap`` keeps one for each map, and there are as many maps as a merge has files.
+    """
 
     def __init__(self, path: Path, size: int) -> None:
         with _descriptor(path) as fd:
-            self.map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-        # The array keeps the map alive for as long as any slice of it.
-        self.bytes: Bytes = np.frombuffer(self.map, np.uint8)
+            if os.fstat(fd).st_size < size:
+                raise CheckpointError(f"{path} was cut off while it was read")
+            self._address = _libc().mmap(None, size, _PROT_READ, _MAP_SHARED, fd, 0)
+        if self._address in (None, _MAP_FAILED):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+        memory: Any = (ctypes.c_ubyte * size).from_address(self._address)
+        # The memory is let go with the last slice of it.
+        weakref.finalize(memory, _libc().munmap, self._address, size).atexit = False
+        self.bytes: Bytes = np.frombuffer(memory, np.uint8)
+        self.bytes.flags.writeable = False
+
+    def advise(self, what: int, first: int, length: int) -> None:
+        """Tell the system about a range that begins with a page; OSError if it does not like it."""
+        if _libc().madvise(self._address + first, length, what):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    integers, pointer, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t
+    libc.mmap.restype = pointer
+    libc.mmap.argtypes = (pointer, size, integers, integers, integers, ctypes.c_int64)
+    libc.munmap.argtypes = (pointer, size)
+    libc.madvise.argtypes = (pointer, size, integers)
+    return libc
 
 
 class MappedFile:
     """A file of which parts are read in place.
 
-    Opened when it is first read, and closed when many others have been read since.
+    Mapped when it is first read.
 
     Attributes:
         path: the file.
@@ -51,9 +79,6 @@ class MappedFile:
     Raises:
         CheckpointError: there is no such file.
     """
-
-    _recent: ClassVar[OrderedDict[int, MappedFile]] = OrderedDict()
-    _lock = threading.Lock()
 
     def __init__(self, path: Path) -> None:
         """See the class."""
@@ -64,6 +89,7 @@ class MappedFile:
             raise CheckpointError(f"{path} is not there") from None
         self.size = status.st_size
         self._map: _Map | None = None
+        self._lock = threading.Lock()
         self._cold: set[int] = set()
 
     def read(self, begin: int, end: int) -> Bytes:
@@ -94,7 +120,7 @@ class MappedFile:
             if not _is_cached(fd, (begin, (begin + end) // 2, end - 1)):
                 self._cold.add(begin)
         try:
-            opened.map.madvise(_POPULATE_READ, first, length)
+            opened.advise(_POPULATE_READ, first, length)
         except (OSError, AttributeError) as error:
             if getattr(error, "errno", None) == errno.EFAULT:
                 raise CheckpointError(
@@ -102,7 +128,7 @@ class MappedFile:
                 ) from None
             # An older kernel, or another system.
             with contextlib.suppress(OSError, AttributeError):
-                opened.map.madvise(mmap.MADV_WILLNEED, first, length)
+                opened.advise(mmap.MADV_WILLNEED, first, length)
 
     def release(self, begin: int, end: int) -> None:
         """Take the bytes out of this process's memory, and out of the page cache.
@@ -114,7 +140,7 @@ class MappedFile:
             return
         first, length = _pages(begin, end)
         with contextlib.suppress(OSError, AttributeError, ValueError):
-            opened.map.madvise(mmap.MADV_DONTNEED, first, length)
+            opened.advise(mmap.MADV_DONTNEED, first, length)
         if begin in self._cold:
             self._cold.discard(begin)
             with contextlib.suppress(OSError), _descriptor(self.path) as fd:
@@ -122,24 +148,15 @@ class MappedFile:
 
     def close(self) -> None:
         """Close the file; slices that were read stay valid. Reading opens it again."""
-        with MappedFile._lock:
-            self._map = None
-            MappedFile._recent.pop(id(self), None)
+        self._map = None
 
     def _opened(self) -> _Map:
-        recent = MappedFile._recent
-        with MappedFile._lock:
+        with self._lock:
             if self._map is None:
                 try:
                     self._map = _Map(self.path, self.size)
-                except (FileNotFoundError, ValueError) as error:
-                    raise CheckpointError(
-                        f"{self.path} changed while it was read: {error}"
-                    ) from None
-            recent[id(self)] = self
-            recent.move_to_end(id(self))
-            while len(recent) > _OPEN_FILES:
-                recent.popitem(last=False)[1]._map = None
+                except FileNotFoundError:
+                    raise CheckpointError(f"{self.path} was deleted while it was read") from None
             return self._map
 
 

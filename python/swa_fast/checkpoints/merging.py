@@ -15,7 +15,13 @@ import swa_fast
 from . import coefficients, stream
 from .dtypes import DTYPES, DType
 from .errors import CheckpointError
-from .formats import format_of_output, open_checkpoint, open_writer
+from .formats import (
+    FOLDER_FORMATS,
+    format_of_output,
+    is_checkpoint,
+    open_checkpoint,
+    open_writer,
+)
 from .formats.writer import Job, TensorOut
 from .inputs import Input, resolve
 from .memory import anonymous_memory, parse_bytes
@@ -122,6 +128,8 @@ def merge(
     started = time.perf_counter()
     at_entry = anonymous_memory()
     allowed = parse_bytes(max_memory) if isinstance(max_memory, str) else int(max_memory)
+    if not os.fspath(output):
+        raise CheckpointError("the output has no name")
     target = Path(os.path.abspath(output))
     output_dtype = _output_dtype(dtype)
     named = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
@@ -139,6 +147,7 @@ def merge(
         )
         selection = select(opened, include, exclude, common)
         kind = format_of_output(target, opened[-1], format)
+        _refuse_other_kind(target, output, kind)
         carried, left = carried_over(opened[-1], kind, keep_optimizer)
         reports = [
             InputReport(
@@ -149,8 +158,8 @@ def merge(
             )
             for item, checkpoint, share in zip(chosen, opened, shares, strict=True)
         ]
-        newest = opened[-1].tensors
-        copied = [name for name in selection.names if not _is_averaged(newest[name])]
+        model = opened[-1].tensors
+        copied = [name for name in selection.names if not _is_averaged(model[name])]
         averaged = len(selection.names) - len(copied)
         job = Job(
             path=target.with_name(f".{target.name}.partial"),
@@ -217,12 +226,27 @@ def merge(
             checkpoint.close()
     return replace(
         report,
-        bytes_written=writer.size
-        if dry_run
-        else sum(path.stat().st_size for path in _files(target)),
+        bytes_written=writer.size if dry_run else _size(target),
         seconds=time.perf_counter() - started,
         peak_memory=max(peak, anonymous_memory()),
     )
+
+
+def _refuse_other_kind(target: Path, named: Path_, kind: str) -> None:
+    """Raise CheckpointError if a file would replace a folder, or a folder a file or a run."""
+    if kind not in FOLDER_FORMATS:
+        if target.is_dir() or os.fspath(named).endswith(os.sep):
+            word = "is a folder" if target.is_dir() else "names a folder"
+            raise CheckpointError(f"{named} {word}, and a {kind} is a file")
+        return
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise CheckpointError(f"{named} is a file, and the output is a folder ({kind})")
+    if any(item.is_dir() for item in target.iterdir()):
+        raise CheckpointError(f"{named} has folders in it, which --overwrite would delete")
+    if any(target.iterdir()) and not is_checkpoint(target):
+        raise CheckpointError(f"{named} is no checkpoint: --overwrite would delete other files")
 
 
 def _coefficients(
@@ -322,5 +346,7 @@ class _threads:  # noqa: N801
         swa_fast.set_num_threads(self._before)
 
 
-def _files(path: Path) -> list[Path]:
-    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)

@@ -40,7 +40,9 @@ def list_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} is not there") from None
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-        raise CheckpointError(f"{path} is not a valid zip archive: {error}") from None
+        cut_off = str(error) == "File is not a zip file"  # zipfile looks for the end alone
+        why = "the directory at its end is missing: it was cut off" if cut_off else error
+        raise CheckpointError(f"{path} is not a valid zip archive: {why}") from None
     found = {member.filename: member for member in members}
     if len(found) != len(members):
         raise CheckpointError(f"{path} is not a valid zip archive: it has a member twice")

@@ -101,7 +101,10 @@ def test_power_warns_of_a_width_that_the_snapshots_cannot_make() -> None:
         (lambda: coefficients.power([(1, 0.0)], 0.1), "sigma_rel must be"),
         (lambda: coefficients.power([(1, 0.1)], 1e-200), "too far from"),
         (lambda: coefficients.power([], 0.1), "at least 1 checkpoint"),
-        (lambda: coefficients.power([(1, "wide")], 0.1), "sigma_rel must be a number"),
+        (
+            lambda: coefficients.power([(1, "wide")], 0.1),  # type: ignore[list-item]
+            "sigma_rel must be a number",
+        ),
         (lambda: coefficients.power([(0, 0.1)], 0.1), "step must be > 0"),
         (lambda: coefficients.schedule("cubic", 3), "must be one of mean"),
         (lambda: coefficients.schedule("ema:x", 3), "needs a number"),

@@ -307,7 +307,7 @@ class TestFolders:
 
     def test_overwriting_a_folder(self, tmp_path: Path) -> None:
         self.write(tmp_path / "a", 1)
-        (tmp_path / "out").mkdir()
+        merge([tmp_path / "a"], tmp_path / "out")
         (tmp_path / "out" / "old.txt").write_text("old")
         merge([tmp_path / "a"], tmp_path / "out", overwrite=True)
         assert not (tmp_path / "out" / "old.txt").exists()

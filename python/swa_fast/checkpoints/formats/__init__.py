@@ -10,10 +10,21 @@ from ..errors import CheckpointError
 from ..tensors import Checkpoint
 from .writer import Job, Writer
 
-__all__ = ["FORMATS", "format_of_output", "is_like", "open_checkpoint", "open_writer"]
+__all__ = [
+    "FOLDER_FORMATS",
+    "FORMATS",
+    "format_of_output",
+    "is_checkpoint",
+    "is_like",
+    "open_checkpoint",
+    "open_writer",
+]
 
 FORMATS = ("safetensors", "torch", "folder", "dcp", "keras", "h5", "npz")
 """What --format takes: how a file or a folder is written."""
+
+FOLDER_FORMATS = ("folder", "dcp")
+"""Those of which a checkpoint is a folder."""
 
 _SUFFIXES = {
     ".safetensors": "safetensors",
@@ -80,7 +91,7 @@ def format_of_output(target: Path, template: Checkpoint, asked: str | None) -> s
     """
     if asked is not None and asked not in FORMATS:
         raise CheckpointError(f"a format must be one of {', '.join(FORMATS)}. Received: {asked!r}")
-    is_folder = template.format in ("folder", "dcp")
+    is_folder = template.format in FOLDER_FORMATS
     kind = asked or _SUFFIXES.get(target.suffix) or (template.format if is_folder else None)
     if kind is None:
         kind = "folder" if template.format == "safetensors" else template.format
@@ -97,6 +108,16 @@ def format_of_output(target: Path, template: Checkpoint, asked: str | None) -> s
     if kind == "folder" and like not in ("safetensors", "torch"):
         raise CheckpointError(f"a model folder cannot be made from the format {like}")
     return kind
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder looks like a checkpoint: it has weights, or is one of DCP."""
+    from .folder import find_weights
+
+    try:
+        return (folder / ".metadata").is_file() or find_weights(folder) is not None
+    except CheckpointError:  # it has several files of weights
+        return True
 
 
 def is_like(kind: str, template: Checkpoint) -> bool:

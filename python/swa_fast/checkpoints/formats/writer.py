@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Mapping
@@ -124,7 +125,9 @@ class Scratch:
 
 def _allocate(fd: int, size: int) -> None:
     """Make a file so long, on the disk too: a hole for which there is no space kills its writer."""
-    if hasattr(os, "posix_fallocate"):
+    try:
         os.posix_fallocate(fd, 0, size)
-    else:
+    except (OSError, AttributeError) as error:  # macOS, and file systems that cannot
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+            raise
         os.ftruncate(fd, size)
