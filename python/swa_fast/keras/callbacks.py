@@ -6,10 +6,11 @@ from swa_fast._callback.backend import Backend
 from swa_fast._callback.core import AveragingCallback
 
 from ._callback_current import current  # first: it says what to install
+from .average_checkpoint import AverageModelCheckpoint
 
 import keras  # isort: skip
 
-__all__ = ["SWA"]
+__all__ = ["SWA", "AverageModelCheckpoint"]
 
 
 class SWA(AveragingCallback, keras.callbacks.Callback):  # type: ignore[misc]

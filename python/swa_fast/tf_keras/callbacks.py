@@ -6,10 +6,11 @@ from swa_fast._callback.backend import Backend
 from swa_fast._callback.core import AveragingCallback
 
 from ._callback_backend import LegacyKerasBackend  # first: it says what to install
+from .average_checkpoint import AverageModelCheckpoint
 
 import tf_keras  # isort: skip
 
-__all__ = ["SWA"]
+__all__ = ["SWA", "AverageModelCheckpoint"]
 
 
 class SWA(AveragingCallback, tf_keras.callbacks.Callback):  # type: ignore[misc]

@@ -84,7 +84,7 @@ def test_step_skipped_at_the_smallest_scale_made_at_the_largest(scale: float, ki
         if scale == 1.0 or gradient == 1.0:  # a skip would lower the largest scale
             optimizer.apply_gradients([(tf.constant([gradient]), variable)])
             assert variable.numpy() == [value]
-            assert optimizer._store.snapshots.numpy() == snapshots
+            assert optimizer.snapshots == snapshots
 
 
 def fit_and_see_which_steps_were_made(model: Any) -> tuple[list[list[Any]], list[bool]]:

@@ -8,7 +8,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from ._optimizer_framework import FRAMEWORK
+
+def innermost(optimizer: Any) -> Any:
+    """Returns the optimizer that makes the steps, inside any number of LossScaleOptimizers."""
+    while isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
 
 
 def true_dtype(variable: Any) -> Any:
@@ -23,7 +28,7 @@ def average_dtype(variable: Any) -> Any:
 
 
 _GROWTH = 2.0
-"""By this legacy Keras multiplies a loss scale that grows."""
+"""Factor by which legacy Keras raises a dynamic loss scale."""
 
 
 class SlotOwner:
@@ -40,18 +45,22 @@ class SlotOwner:
 
 
 class Inner:
-    """The inner optimizer, legacy or not, inside a LossScaleOptimizer or not."""
+    """The inner optimizer, legacy or not, inside a LossScaleOptimizer or not.
+
+    Attributes:
+        is_legacy: whether it is a `tf_keras.optimizers.legacy.Optimizer`.
+    """
 
     def __init__(self, optimizer: Any) -> None:
         """Speaks for `optimizer`."""
         self._optimizer = optimizer
-        self._legacy = isinstance(optimizer, tf_keras.optimizers.legacy.Optimizer)
+        self.is_legacy = isinstance(optimizer, tf_keras.optimizers.legacy.Optimizer)
         self._built = False
 
     @property
     def innermost(self) -> Any:
         """The optimizer that makes the steps."""
-        return FRAMEWORK.innermost(self._optimizer)
+        return innermost(self._optimizer)
 
     @property
     def iterations(self) -> Any:
@@ -106,7 +115,7 @@ class Inner:
         Raises:
             ValueError: it exists already, and a newer optimizer makes none for other variables.
         """
-        if self._legacy:
+        if self.is_legacy:
             self._optimizer._create_all_weights(var_list)
         elif not (self._built or getattr(self.innermost, "_built", False)):
             self._optimizer.build(var_list)
@@ -123,11 +132,11 @@ class Inner:
 
     def variables(self) -> list[Any]:
         """Returns the inner state."""
-        return list(self._optimizer.weights if self._legacy else self._optimizer.variables)
+        return list(self._optimizer.weights if self.is_legacy else self._optimizer.variables)
 
     def apply_gradients(self, pairs: list[Any], name: str | None, aggregate: bool) -> Any:
         """Makes a step."""
-        if self._legacy:
+        if self.is_legacy:
             return self._optimizer.apply_gradients(
                 pairs, name=name, experimental_aggregate_gradients=aggregate
             )
@@ -135,11 +144,18 @@ class Inner:
             pairs, name=name, skip_gradients_aggregation=not aggregate
         )
 
+    def aggregate_gradients(self, pairs: list[Any]) -> list[Any]:
+        """Returns (gradient, variable) pairs with the gradients' sums over replicas."""
+        if self.is_legacy:
+            sums = self._optimizer._aggregate_gradients(pairs)
+            return [(total, variable) for total, (_, variable) in zip(sums, pairs, strict=True)]
+        return list(self._optimizer.aggregate_gradients(pairs))
+
     def compute_gradients(
         self, loss: Any, var_list: Any, grad_loss: Any, tape: Any
     ) -> list[tuple[Any, Any]]:
         """Returns (gradient, variable) pairs, unscaled where the loss was scaled."""
-        if self._legacy:
+        if self.is_legacy:
             return list(
                 self._optimizer._compute_gradients(loss, var_list, grad_loss=grad_loss, tape=tape)
             )
