@@ -120,6 +120,7 @@ class AveragedOptimizerWrapper(
         self._inner = Inner(optimizer)
         self._counters: Any = None
         self._apply_state: dict[Any, Any] = {}
+        self._steps_before: Any = None
         self._average_by(None)
         self._track_trackable(optimizer, "inner_optimizer")
         apply_settings(innermost(optimizer), settings, tf_keras.optimizers.schedules)
@@ -252,7 +253,7 @@ class AveragedOptimizerWrapper(
         if not all(map(self._keeper.knows, variables)):
             self.build(variables)
         before, scaling = self._inner.read_steps(), self._inner.read_scaling()
-        average_op = self._averaging(variables)
+        average_op = self._averaging(variables, before)
         if not tf.compat.v1.executing_eagerly_outside_functions():
             return self._step_in_graph_of_version_1(pairs, name, aggregate, before, average_op)
         result = self._inner.apply_gradients(pairs, name, aggregate)
@@ -271,13 +272,23 @@ class AveragedOptimizerWrapper(
             averaged = self._keeper.after_step(before, self._inner.read_steps(), average_op)
             return tf.group(stepped, averaged)
 
-    def _averaging(self, variables: Sequence[Any]) -> Any:
+    def _averaging(self, variables: Sequence[Any], before: Any) -> Any:
         """Returns who averages a (variable, average); None for the rule's expression."""
         given = type(self).average_op
         if given is AveragedOptimizerWrapper.average_op and self._keeper.rule is not None:
             return None
         if not takes_apply_state(given):
             return self.average_op
+        # A variable, because an `average_op` may be a `tf.function`, which remembers what it saw.
+        if self._steps_before is None:
+            with tf.init_scope(), self._distribution_strategy_scope():
+                self._steps_before = tf.Variable(
+                    0,
+                    trainable=False,
+                    dtype=tf.int64,
+                    aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                )
+        self._steps_before.assign(before)
         # Before the step, because this may look at the steps completed.
         self._apply_state = {}
         for key in {device_and_dtype(variable) for variable in variables}:
@@ -290,6 +301,7 @@ class AveragedOptimizerWrapper(
         if key not in self._apply_state:
             self._apply_state[key] = {}
             self._prepare_local(*key, self._apply_state)
+        self._keeper.step = self._steps_before
         average_op: Any = self.average_op
         return average_op(var, average_var, self._apply_state[key])
 
