@@ -129,6 +129,16 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         """The optimizer that makes the steps, inside any number of LossScaleOptimizers."""
         return innermost(self._optimizer)
 
+    @property
+    def optimizers(self) -> Any:
+        """The optimizers inside a `MultiOptimizer` that was wrapped."""
+        return self.innermost_optimizer.optimizers
+
+    @property
+    def _model_variables_moving_average(self) -> Any:
+        """Where `SwapEMAWeights` looks for the exponential averages: the inner optimizer's."""
+        return self.innermost_optimizer._model_variables_moving_average
+
     def average_op(self, var: Any, average_var: Any) -> Any:
         """Updates one average after a step.
 
@@ -176,6 +186,11 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
             super().build(variables)
         finally:
             del self.__dict__["_is_building"]
+
+        # `SwapEMAWeights` looks into the optimizer that was wrapped and no deeper.
+        for name in ("optimizers", "_model_variables_moving_average"):
+            if self._optimizer is not self.innermost_optimizer and hasattr(self, name):
+                vars(self._optimizer)[name] = getattr(self, name)
 
     def _add_counter(self, name: str, value: int) -> Any:
         return self.add_variable(
@@ -315,6 +330,10 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         """Ends training as the inner optimizer does; the averages stay where they are."""
         self._optimizer.finalize_variable_values(var_list)
         self._keeper.say_what_the_model_holds()
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> Any:
+        """Makes the inner optimizer's step on one variable, without averaging."""
+        return self.innermost_optimizer.update_step(gradient, variable, learning_rate)
 
     def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
         """Excludes variables from the inner optimizer's weight decay."""

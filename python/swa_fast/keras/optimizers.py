@@ -43,6 +43,7 @@ class SWA(AveragedOptimizerWrapper):
         average_period: int = 10,
         name: str = "SWA",
         sequential_update: bool = True,
+        *,
         nonfinite: str = "propagate",
         **kwargs: Any,
     ) -> None:
@@ -108,6 +109,7 @@ class MovingAverage(AveragedOptimizerWrapper):
         start_step: int = 0,
         dynamic_decay: bool = False,
         name: str = "MovingAverage",
+        *,
         nonfinite: str = "propagate",
         **kwargs: Any,
     ) -> None:

@@ -38,6 +38,7 @@ class SWA(AveragedOptimizerWrapper):
         average_period: int = 10,
         name: str = "SWA",
         sequential_update: bool = True,
+        *,
         nonfinite: str = "propagate",
         **kwargs: Any,
     ) -> None:
@@ -101,6 +102,7 @@ class MovingAverage(AveragedOptimizerWrapper):
         start_step: int = 0,
         dynamic_decay: bool = False,
         name: str = "MovingAverage",
+        *,
         nonfinite: str = "propagate",
         **kwargs: Any,
     ) -> None:

@@ -1,0 +1,108 @@
+"""Every Keras backend: inner optimizers with averages of their own; run by test_processes.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from backend_models import BACKEND, X, Y, build_model, numpy_of, variable
+from swa_fast.keras.optimizers import SWA, MovingAverage
+
+
+def with_ema() -> Any:
+    return keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.5)
+
+
+def scaled(inner: Any) -> Any:
+    return keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0)
+
+
+def several(inner: Any) -> Any:
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(inner))
+
+
+NESTINGS: dict[str, Any] = {
+    "alone": SWA,
+    "scaled outside": lambda inner: scaled(SWA(inner)),
+    "scaled inside": lambda inner: SWA(scaled(inner)),
+    "among several": lambda inner: several(SWA(inner)),
+    "around several": lambda inner: SWA(several(inner)),
+}
+ALONE: dict[str, Any] = {
+    "alone": lambda inner: inner,
+    "scaled outside": scaled,
+    "scaled inside": scaled,
+    "among several": several,
+    "around several": several,
+}
+
+
+def train_with_swapped_weights(optimizer: Any) -> tuple[Any, list[Any], list[Any]]:
+    """The history, the weights that a checkpoint saw after the last epoch, and the last ones."""
+    model, seen = build_model(), []
+    model.compile(optimizer, "mse", jit_compile=False)
+    last = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append([numpy_of(v) for v in model.weights])
+    )
+    history = model.fit(
+        X,
+        Y,
+        batch_size=16,
+        epochs=2,
+        verbose=0,
+        shuffle=False,
+        validation_data=(X, Y),
+        callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True), last],
+    )
+    return history.history["val_loss"], seen[-1], [numpy_of(v) for v in model.weights]
+
+
+@pytest.mark.parametrize("nesting", NESTINGS)
+def test_swapped_exponential_averages_are_those_of_the_inner_optimizer(nesting: str) -> None:
+    plain = train_with_swapped_weights(ALONE[nesting](with_ema()))
+    wrapped = train_with_swapped_weights(NESTINGS[nesting](with_ema()))
+    np.testing.assert_allclose(wrapped[0], plain[0], rtol=1e-5)
+    for ours, theirs in zip([*wrapped[1], *wrapped[2]], [*plain[1], *plain[2]], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert np.any(wrapped[1][0])
+
+
+@pytest.mark.parametrize("make", [SWA, MovingAverage])
+def test_nothing_is_made_twice_for_what_the_inner_optimizer_does(make: Any) -> None:
+    each = variable(np.ones(3))
+    inner = keras.optimizers.SGD(0.1, use_ema=True, gradient_accumulation_steps=2)
+    optimizer = make(inner)
+    optimizer.build([each])
+    assert len(optimizer.variables) == len(inner.variables) + 2  # the count and the average
+    assert optimizer.use_ema is True
+    assert optimizer.gradient_accumulation_steps == 2
+
+
+@pytest.mark.parametrize("callback", ["schedule", "plateau"])
+def test_learning_rate_callbacks_reach_each_of_several_optimizers(callback: str) -> None:
+    rates, logs = [], []
+    for wrap in (lambda inner: inner, SWA):
+        model, inner = build_model(), keras.optimizers.SGD(0.5, name="inner")
+        model.compile(wrap(several(inner)), "mse", jit_compile=False)
+        chosen = {
+            "schedule": keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
+            "plateau": keras.callbacks.ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=1e9),
+        }[callback]
+        history = model.fit(X, Y, batch_size=32, epochs=3, verbose=0, callbacks=[chosen])
+        rates.append(float(numpy_of(inner.learning_rate)))
+        logs.append(history.history["learning_rate_inner"])
+    assert rates[0] == rates[1] < 0.5
+    assert logs[0] == logs[1]
+
+
+if BACKEND == "tensorflow":
+
+    def test_a_model_that_is_frozen_takes_no_step() -> None:
+        optimizer = SWA("sgd", 0, 1)
+        optimizer.build([])
+        optimizer.apply([], [])
+        assert int(optimizer.iterations) == 0
+        assert optimizer.snapshots == 0
