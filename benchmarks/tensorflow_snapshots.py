@@ -74,11 +74,13 @@ def build(arena: Arena) -> tuple[dict[str, Pair], list[Any]]:
     Each returns when it is done.
     """
     tf: Any = importlib.import_module("tensorflow")
-    averager_class = importlib.import_module("swa_fast.tensorflow._averager").TensorFlowAverager
+    averager_class = importlib.import_module("swa_fast.tensorflow.averager").TensorFlowAverager
+    rules = importlib.import_module("swa_fast._keras.rules")
     averages = [tf.Variable(array) for array in arena.averages]
     values = [tf.Variable(array) for array in arena.values]
     taken = tf.Variable(_COUNT, dtype=tf.int64)
-    averager = averager_class(averages, values, taken, start=0, period=1)
+    pairs = list(zip(values, averages, strict=True))
+    averager = averager_class(pairs, taken, None, rules.Mean(start=0, period=1))
     smallest = min(averages, key=lambda average: int(tf.size(average)))
     step, count = tf.constant(_COUNT, tf.int64), tf.constant(float(_COUNT))
 

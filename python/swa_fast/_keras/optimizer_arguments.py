@@ -49,6 +49,13 @@ def check_nonfinite(nonfinite: Any) -> bool:
     return bool(nonfinite == "skip")
 
 
+def check_fused(fused: Any) -> bool:
+    """Returns the argument if it is a bool; raises TypeError if not."""
+    if not isinstance(fused, bool):
+        raise TypeError(f"fused must be True or False. Received: {fused!r}")
+    return fused
+
+
 def check_moving_average(
     average_decay: Any, num_updates: Any, start_step: Any, dynamic_decay: Any
 ) -> tuple[float, int | None, ExponentialMean]:

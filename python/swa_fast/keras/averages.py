@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from .._keras.averages import Averager, Pair
+from .._keras.native import take
 from .._keras.rules import Rule
 
 BACKEND = keras.backend.backend()
@@ -58,6 +59,10 @@ class KerasAverages:
     """`swa_fast._keras.averages.Averages` on jax, torch and NumPy, by operations of Keras."""
 
     ops = keras.ops
+
+    def make_variable(self, owner: Any, arguments: dict[str, Any]) -> Any:
+        """Makes a variable of the optimizer `owner`; the arguments are Keras's."""
+        return owner.add_variable(**arguments)
 
     def read(self, value: Any) -> Any:
         """See `Averages`."""
@@ -172,11 +177,16 @@ class _KerasAverager:
         """Averages natively where the backend's variables own their memory: on torch."""
         if BACKEND != "torch" or _in_stateless_scope():
             return False
-        from . import torch_averages
-
-        averages = [average.value for _, average in self._pairs]
-        values = [variable.value for variable, _ in self._pairs]
-        return torch_averages.take(self._rule, averages, values, coefficient)
+        try:
+            take(
+                self._rule,
+                [average.value.detach() for _, average in self._pairs],
+                [variable.value.detach() for variable, _ in self._pairs],
+                coefficient,
+            )
+        except (BufferError, TypeError, ValueError):
+            return False
+        return True
 
     def _take_where(self, due: Any, step: Any) -> None:
         """Takes a snapshot in a trace, in the steps in which `due` is true."""
@@ -262,6 +272,74 @@ class TensorFlowAverages(KerasAverages):
         from ..tensorflow.assign import exchange
 
         exchange(_natives([pair])[0], average)
+
+
+class PrivateVariable(keras.Variable):  # type: ignore[misc]
+    """A Keras variable on TensorFlow in private memory: whatever reads it gets a copy.
+
+    It is saved and restored as any other, by Keras and by `tf.train.Checkpoint`.
+    """
+
+    def _initialize(self, value: Any) -> None:
+        from ..tensorflow.fused import PrivateArray
+
+        value = value() if callable(value) else value
+        self.memory = PrivateArray(value, self._dtype)
+        self._value = self.memory  # has a shape, which is all that Keras asks of it
+
+    def _direct_assign(self, value: Any) -> None:
+        self.memory.write(value)
+
+    @property
+    def value(self) -> Any:
+        """A tensor with a copy of what the variable holds."""
+        return self.memory.read()
+
+    def numpy(self) -> Any:
+        """Returns a copy of what the variable holds."""
+        return self.memory.array.copy()
+
+    @property
+    def _shared_name(self) -> str:
+        return str(self.path)
+
+    def _serialize_to_tensors(self) -> Any:
+        return {"VARIABLE_VALUE": self.value}
+
+    def _restore_from_tensors(self, restored_tensors: Any) -> Any:
+        self.assign(restored_tensors["VARIABLE_VALUE"])
+        return self.value
+
+
+class FusedAverages(KerasAverages):
+    """Averages in private memory, after eager steps on TensorFlow."""
+
+    def make_variable(self, owner: Any, arguments: dict[str, Any]) -> Any:
+        """See `KerasAverages`."""
+        with keras.name_scope(owner.name):
+            variable = PrivateVariable(trainable=False, **arguments)
+        owner._track_variable(variable)
+        return variable
+
+    def averager(
+        self,
+        pairs: Sequence[Pair],
+        taken: Any,
+        skipped: Any,
+        rule: Rule,
+        average_op: Callable[[Any, Any, Any], Any] | None,
+    ) -> Averager:
+        """See `Averages`."""
+        if average_op is not None:
+            return super().averager(pairs, taken, skipped, rule, average_op)
+        from ..tensorflow.fused import FusedAverager
+
+        return FusedAverager(
+            [(native(variable), average.memory) for variable, average in pairs],
+            taken.memory,
+            None if skipped is None else skipped.memory,
+            rule,
+        )
 
 
 def _natives(pairs: Sequence[Pair]) -> list[Pair]:

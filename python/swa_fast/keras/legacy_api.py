@@ -153,6 +153,7 @@ def add_variable_like(
     initializer: Any = "zeros",
     shape: Any = None,
     dtype: Any = None,
+    make: Any = None,
 ) -> Any:
     """Makes an optimizer variable beside a model variable: same device, same shape and dtype.
 
@@ -163,7 +164,9 @@ def add_variable_like(
         initializer: as in `add_slot`.
         shape: another shape; None for the same.
         dtype: another dtype; None for the same.
+        make: makes the variable, of `add_variable`'s arguments; None for `add_variable`.
     """
+    make = self.add_variable if make is None else make
     owner = str(getattr(var, "path", var.name)).replace("/", "_").replace(":", "_")
     arguments = {
         "shape": tuple(var.shape) if shape is None else tuple(shape),
@@ -174,9 +177,9 @@ def add_variable_like(
     }
     strategy = getattr(self, "_distribution_strategy", None)
     if strategy is None:
-        return self.add_variable(**arguments)
+        return make(**arguments)
     with strategy.extended.colocate_vars_with(native(var)):
-        return self.add_variable(**arguments)
+        return make(**arguments)
 
 
 def add_weight(

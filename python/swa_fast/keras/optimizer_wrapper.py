@@ -17,13 +17,14 @@ from .._keras.keeper import SnapshotKeeper
 from .._keras.members import inner_setting
 from .._keras.optimizer_arguments import (
     apply_settings,
+    check_fused,
     check_settings,
     check_variables,
     check_wrapper_arguments,
 )
 from .._keras.rules import Rule
 from . import legacy_api
-from .averages import AVERAGES, read, read_steps
+from .averages import AVERAGES, BACKEND, FusedAverages, KerasAverages, read, read_steps
 
 _HALF = ("float16", "bfloat16")
 
@@ -115,9 +116,16 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         self._average_by(None)
         apply_settings(innermost(optimizer), settings, keras.optimizers.schedules)
 
-    def _average_by(self, rule: Rule | None, skips: bool = False) -> None:
+    def _average_by(self, rule: Rule | None, skips: bool = False, fused: Any = False) -> None:
         """Says how to average; None for `average_op` of a subclass."""
-        self._keeper = SnapshotKeeper(AVERAGES, rule, skips, self.name, self._var_key)
+        if check_fused(fused) and BACKEND != "tensorflow":
+            raise ValueError(
+                "fused=True is for the TensorFlow backend, whose variables native code may not "
+                f"write to. The backend is {BACKEND}: leave fused out"
+            )
+        self._fused: bool = fused
+        self._updates: KerasAverages = FusedAverages() if fused else AVERAGES
+        self._keeper = SnapshotKeeper(self._updates, rule, skips, self.name, self._var_key)
 
     @property
     def inner_optimizer(self) -> Any:
@@ -178,6 +186,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
                     "average",
                     _value_of(variable) if initial else "zeros",
                     dtype="float32" if dtype in _HALF else dtype,
+                    make=self._make_variable,
                 )
             keeper.add(variable, average)
         # Keras would make a list of averages and accumulators for the settings that it sees here.
@@ -193,13 +202,16 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
                 vars(self._optimizer)[name] = getattr(self, name)
 
     def _add_counter(self, name: str, value: int) -> Any:
-        return self.add_variable(
+        return self._make_variable(
             shape=(),
             dtype="int",
             initializer="ones" if value else "zeros",
             aggregation="only_first_replica",
             name=name,
         )
+
+    def _make_variable(self, **arguments: Any) -> Any:
+        return self._updates.make_variable(self, arguments)
 
     @property
     def variables(self) -> list[Any]:
@@ -215,6 +227,10 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         grads = list(grads)
         if not grads:
             return
+        if self._fused:
+            from ..tensorflow.fused import require_eager
+
+            require_eager(type(self).__name__)
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
             self._require_built_with(trainable_variables)

@@ -45,6 +45,7 @@ class SWA(AveragedOptimizerWrapper):
         sequential_update: bool = True,
         *,
         nonfinite: str = "propagate",
+        fused: bool = False,
         **kwargs: Any,
     ) -> None:
         """Wraps `optimizer`.
@@ -58,6 +59,9 @@ class SWA(AveragedOptimizerWrapper):
                 same numbers here.
             nonfinite: "skip" leaves out each snapshot in which a value is NaN or infinite, and
                 counts them in `skipped`; "propagate" averages what there is.
+            fused: whether to keep the averages in private memory, which is faster where steps are
+                eager, and to refuse steps that are not (TensorFlow; see docs/tensorflow.md).
+                Whatever reads an average then gets a copy.
             **kwargs: settings of the inner optimizer: `clipnorm`, `clipvalue`, `global_clipnorm`,
                 `learning_rate` (or `lr`) and `decay`, as for `AveragedOptimizerWrapper`.
 
@@ -71,7 +75,7 @@ class SWA(AveragedOptimizerWrapper):
         skips = check_nonfinite(nonfinite)
         super().__init__(optimizer, sequential_update, name, **kwargs)
         self._rule = Mean(start, period)
-        self._average_by(self._rule, skips)
+        self._average_by(self._rule, skips, fused)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal optimizer, without its state."""
@@ -81,6 +85,7 @@ class SWA(AveragedOptimizerWrapper):
             "average_period": self._rule.period,
             "sequential_update": self._sequential_update,
             **({"nonfinite": "skip"} if self._keeper.skips else {}),
+            **({"fused": True} if self._fused else {}),
         }
 
 
@@ -111,6 +116,7 @@ class MovingAverage(AveragedOptimizerWrapper):
         name: str = "MovingAverage",
         *,
         nonfinite: str = "propagate",
+        fused: bool = False,
         **kwargs: Any,
     ) -> None:
         """Wraps `optimizer`.
@@ -127,6 +133,9 @@ class MovingAverage(AveragedOptimizerWrapper):
             name: name of the optimizer.
             nonfinite: "skip" leaves out each step in which a value is NaN or infinite, and counts
                 them in `skipped`; "propagate" averages what there is.
+            fused: whether to keep the averages in private memory, which is faster where steps are
+                eager, and to refuse steps that are not (TensorFlow; see docs/tensorflow.md).
+                Whatever reads an average then gets a copy.
             **kwargs: settings of the inner optimizer: `clipnorm`, `clipvalue`, `global_clipnorm`,
                 `learning_rate` (or `lr`) and `decay`, as for `AveragedOptimizerWrapper`;
                 `sequential_update`, which changes nothing.
@@ -141,7 +150,7 @@ class MovingAverage(AveragedOptimizerWrapper):
         sequential_update = kwargs.pop("sequential_update", True)
         super().__init__(optimizer, sequential_update, name, **kwargs)
         self._average_decay, self._num_updates, self._rule = arguments
-        self._average_by(self._rule, skips)
+        self._average_by(self._rule, skips, fused)
 
     shadow_copy = members.shadow_copy
     has_shadow_copy = property(members.has_shadow_copy)
@@ -155,4 +164,5 @@ class MovingAverage(AveragedOptimizerWrapper):
             "start_step": self._rule.start,
             "dynamic_decay": self._rule.dynamic,
             **({"nonfinite": "skip"} if self._keeper.skips else {}),
+            **({"fused": True} if self._fused else {}),
         }

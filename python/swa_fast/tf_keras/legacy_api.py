@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from .._keras.gradients import gradients_of
+from .averages import PrivateSlot
 from .inner import SlotOwner, average_dtype, true_dtype
 
 LEGACY = tf_keras.optimizers.legacy.Optimizer
@@ -59,7 +60,29 @@ def add_slot(
         if tf.is_tensor(initializer):
             initializer = tf.cast(initializer, average_dtype(var))
         var = SlotOwner(var, average_dtype(var))
+    if slot_name == "average" and self.is_fused():
+        return _private_slot(self, var, initializer, shape)
     return LEGACY.add_slot(self, var, slot_name, initializer, shape)
+
+
+def _private_slot(self: Any, var: Any, initializer: Any, shape: Any) -> Any:
+    """As an older optimizer's `add_slot`, of the slot "average" in private memory."""
+    if "average" not in self._slot_names:
+        self._slot_names.append("average")
+    slots = self._slots.setdefault(var._unique_id, {})
+    if "average" not in slots:
+        if isinstance(initializer, str):
+            initializer = tf_keras.initializers.get(initializer)
+        if callable(initializer):
+            initializer = initializer(
+                shape=var.shape if shape is None else shape, dtype=true_dtype(var)
+            )
+        value = initializer.wrapped_value if hasattr(initializer, "wrapped_value") else initializer
+        slot = PrivateSlot(value, true_dtype(var), f"{var._shared_name}/average")
+        slots["average"] = slot
+        self._restore_slot_variable("average", var, slot)
+        self._weights.append(slot)
+    return slots["average"]
 
 
 def variables(self: Any) -> Any:

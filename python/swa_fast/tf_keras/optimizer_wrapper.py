@@ -19,14 +19,16 @@ from .._keras.keeper import SnapshotKeeper
 from .._keras.members import device_and_dtype, inner_setting, takes_apply_state
 from .._keras.optimizer_arguments import (
     apply_settings,
+    check_fused,
     check_pairs,
     check_settings,
     check_variables,
     check_wrapper_arguments,
 )
 from .._keras.rules import Rule
+from ..tensorflow.fused import require_eager
 from . import legacy_api
-from .averages import AVERAGES
+from .averages import AVERAGES, FUSED, PrivateSlot
 from .inner import Inner, average_dtype, innermost, true_dtype
 from .legacy_api import LEGACY
 
@@ -125,9 +127,11 @@ class AveragedOptimizerWrapper(
         self._track_trackable(optimizer, "inner_optimizer")
         apply_settings(innermost(optimizer), settings, tf_keras.optimizers.schedules)
 
-    def _average_by(self, rule: Rule | None, skips: bool = False) -> None:
+    def _average_by(self, rule: Rule | None, skips: bool = False, fused: Any = False) -> None:
         """Says how to average; None for `average_op` of a subclass."""
-        self._keeper = SnapshotKeeper(AVERAGES, rule, skips, self._name, lambda each: each.ref())
+        self._fused = check_fused(fused)
+        averages = FUSED if self._fused else AVERAGES
+        self._keeper = SnapshotKeeper(averages, rule, skips, self._name, lambda each: each.ref())
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets an attribute as a legacy optimizer does: nothing is tracked but what it says."""
@@ -135,6 +139,10 @@ class AveragedOptimizerWrapper(
             self._set_hyper(name, value)
         else:
             object.__setattr__(self, name, value)
+
+    def is_fused(self) -> bool:
+        """Returns whether the averages are in private memory."""
+        return self._fused
 
     @property
     def name(self) -> str:
@@ -204,6 +212,12 @@ class AveragedOptimizerWrapper(
             self.add_slot(variable, "average", initial)
 
     def _add_counter(self, name: str, value: int) -> Any:
+        if self._fused:
+            counter = PrivateSlot(value, tf.int64, name)
+            self._track_trackable(counter, name)  # a checkpoint that waits for it is restored here
+            self._handle_deferred_dependencies(name=name, trackable=counter)
+            self._weights.append(counter)
+            return counter
         with self._distribution_strategy_scope():
             counter = self.add_weight(
                 name,
@@ -249,6 +263,8 @@ class AveragedOptimizerWrapper(
         if not pairs:
             return tf.no_op()
         pairs = check_pairs(pairs)
+        if self._fused:
+            require_eager(type(self).__name__)
         variables = [variable for _, variable in pairs]
         if not all(map(self._keeper.knows, variables)):
             self.build(variables)
