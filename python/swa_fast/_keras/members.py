@@ -103,7 +103,11 @@ def set_weights(self: Any, weights: Sequence[Any]) -> None:
     Raises:
         ValueError: the optimizer is not built, or the list does not fit; nothing was assigned.
     """
-    self._keeper.require_built("set_weights")
+    if self._keeper.taken is None:
+        raise ValueError(  # the first words are those of Keras
+            "You are calling `set_weights()` on an optimizer that is not built: set_weights needs "
+            f"an optimizer that was built: call {self.name}.build(variables), or take a step, first"
+        )
     self._keeper.set_values(self.weights, list(weights), "weights")
 
 

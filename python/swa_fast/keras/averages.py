@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,6 +60,10 @@ class KerasAverages:
     """`swa_fast._keras.averages.Averages` on jax, torch and NumPy, by operations of Keras."""
 
     ops = keras.ops
+
+    def making_initial(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context in which a variable may be made from what another one holds."""
+        return contextlib.nullcontext()
 
     def make_variable(self, owner: Any, arguments: dict[str, Any]) -> Any:
         """Makes a variable of the optimizer `owner`; the arguments are Keras's."""
@@ -151,7 +156,7 @@ class _KerasAverager:
         self._average_op = average_op
 
     def after_step(self, before: Any, after: Any) -> None:
-        due = self._rule.due(before) & (after != before)
+        due = self._rule.due(before) & (after > before)
         if not is_concrete(due):
             self._take_where(due, before)
         elif due:
@@ -235,6 +240,12 @@ def _in_stateless_scope() -> bool:
 
 class TensorFlowAverages(KerasAverages):
     """The same on TensorFlow, by its own operations, which know graphs and replicas."""
+
+    def making_initial(self) -> contextlib.AbstractContextManager[Any]:
+        """See `KerasAverages`: outside of the function that `fit` may be tracing."""
+        import tensorflow as tf
+
+        return tf.init_scope()  # type: ignore[no-any-return]
 
     def number(self, count: Any) -> int | None:
         """See `Averages`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ except ImportError as error:
 
 from .._keras import members
 from .._keras.keeper import SnapshotKeeper
-from .._keras.members import inner_setting
+from .._keras.members import device_and_dtype, inner_setting, takes_apply_state
 from .._keras.optimizer_arguments import (
     apply_settings,
     check_fused,
@@ -180,14 +181,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
             dtype = keras.backend.standardize_dtype(variable.dtype)
             average = None
             if "float" in dtype and not self._overwrite_variable_with_gradient(variable):
-                average = legacy_api.add_variable_like(
-                    self,
-                    variable,
-                    "average",
-                    _value_of(variable) if initial else "zeros",
-                    dtype="float32" if dtype in _HALF else dtype,
-                    make=self._make_variable,
-                )
+                average = self._make_average(variable, "float32" if dtype in _HALF else dtype)
             keeper.add(variable, average)
         # Keras would make a list of averages and accumulators for the settings that it sees here.
         self.__dict__["_is_building"] = True
@@ -200,6 +194,16 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         for name in ("optimizers", "_model_variables_moving_average"):
             if self._optimizer is not self.innermost_optimizer and hasattr(self, name):
                 vars(self._optimizer)[name] = getattr(self, name)
+
+    def _make_average(self, variable: Any, dtype: str) -> Any:
+        initial: Any = "zeros"
+        context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self._keeper.initial:
+            initial, context = _value_of(variable), self._updates.making_initial()
+        with context:
+            return legacy_api.add_variable_like(
+                self, variable, "average", initial, dtype=dtype, make=self._make_variable
+            )
 
     def _add_counter(self, name: str, value: int) -> Any:
         return self._make_variable(
@@ -239,9 +243,24 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         self._after_step(before, read_steps(self._optimizer))
 
     def _after_step(self, before: Any, after: Any) -> None:
-        extended = type(self).average_op is not AveragedOptimizerWrapper.average_op
-        own = extended or self._keeper.rule is None
-        self._keeper.after_step(before, after, self.average_op if own else None)
+        given = type(self).average_op
+        average_op: Any = self.average_op
+        if given is AveragedOptimizerWrapper.average_op and self._keeper.rule is not None:
+            average_op = None
+        elif takes_apply_state(given):
+            average_op = self._average_op_with_state
+        self._keeper.after_step(before, after, average_op)
+
+    def _average_op_with_state(self, var: Any, average_var: Any) -> Any:
+        key = device_and_dtype(var)
+        apply_state: dict[Any, dict[str, Any]] = {key: {}}
+        self._prepare_local(*key, apply_state)
+        average_op: Any = self.average_op
+        return average_op(var, average_var, apply_state[key])
+
+    def _prepare_local(self, var_device: Any, var_dtype: Any, apply_state: Any) -> None:
+        """What a subclass for TensorFlow Addons extends to put its numbers into `apply_state`."""
+        apply_state[var_device, var_dtype]["lr_t"] = self.learning_rate
 
     def stateless_apply(
         self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Any

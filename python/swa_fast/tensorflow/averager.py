@@ -56,7 +56,7 @@ class TensorFlowAverager:
         if tf.distribute.has_strategy():
             once_for_all_replicas(self._take_on_replicas, before, after)
             return None
-        due = self._rule.due(before) & (after != before)
+        due = self._rule.due(before) & (after > before)
         if not isinstance(due, bool):
             return run_if(due, lambda: self._take_in_one_call(before))
         if due:
@@ -68,7 +68,7 @@ class TensorFlowAverager:
             self._take(before, lambda update: update_on_replicas(strategy, self._pairs, update))
             return tf.no_op()  # the one thing that both branches of a cond can return
 
-        tf.cond(self._rule.due(before) & (after != before), take, tf.no_op)
+        tf.cond(self._rule.due(before) & (after > before), take, tf.no_op)
 
     def _take_in_one_call(self, step: Any) -> list[Any]:
         """Takes a snapshot, as one call of one kernel where the expression is ours.

@@ -446,4 +446,9 @@ def _value_of(variable: Any) -> Any:
     if tf.compat.v1.executing_eagerly_outside_functions():
         first = tf.distribute.get_strategy().experimental_local_results(variable)[0]
         return tf.cast(first.read_value(), average_dtype(variable))
-    return tf.cast(variable.initialized_value(), average_dtype(variable))
+    value = tf.cond(
+        tf.compat.v1.is_variable_initialized(variable),
+        variable.read_value,
+        lambda: variable.initial_value,
+    )
+    return tf.cast(value, average_dtype(variable))
