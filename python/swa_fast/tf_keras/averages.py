@@ -81,6 +81,7 @@ class PrivateSlot(tf.__internal__.tracking.Trackable):  # type: ignore[misc]
     """
 
     trainable = False
+    _distribute_strategy = None  # as of a variable that no strategy made
 
     def __init__(self, value: Any, dtype: Any, name: str) -> None:
         """Copies `value`."""

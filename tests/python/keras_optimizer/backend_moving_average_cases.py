@@ -1,4 +1,4 @@
-"""Every Keras backend: `MovingAverage`, and what is done with averages; run by test_processes.py."""
+"""Every Keras backend: `MovingAverage` and the use of averages; run by test_processes.py."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def decay_of_tfa(step: int, decay: float, start: int, dynamic: bool) -> Any:
     return min(F(decay), (F(1) + since) / (F(10) + since)) if dynamic else F(decay)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize(("start", "dynamic"), [(0, False), (3, True)])
 def test_fit_follows_the_formula_of_tfa(start: int, dynamic: bool) -> None:
     model = build_model()
     initial = [numpy_of(v) for v in model.trainable_variables]
@@ -146,7 +145,7 @@ def test_swapping_twice_changes_no_bit(make: Any, dtype: str) -> None:
     np.testing.assert_array_equal(numpy_of(slot), np.ones(50))
 
 
-class Failure(Exception):
+class OwnError(Exception):
     """Of the test's own."""
 
 
@@ -157,17 +156,24 @@ def test_applied_gives_every_value_back() -> None:
     optimizer = model.optimizer
     before = [numpy_of(v) for v in model.variables]
     averages = [numpy_of(optimizer.get_slot(v, "average")) for v in model.trainable_variables]
-    for given in (model, model.variables):
-        with pytest.raises(Failure), optimizer.applied(given):
+
+    def use(given: Any) -> None:
+        with optimizer.applied(given):
             for each, average in zip(model.trainable_variables, averages, strict=True):
                 np.testing.assert_array_equal(numpy_of(each), average)
-            loss = model.evaluate(X, Y, verbose=0)
-            raise Failure
+            raise OwnError
+
+    for given in (model, model.variables):
+        with pytest.raises(OwnError):
+            use(given)
         for each, value in zip(model.variables, before, strict=True):
-            if each.path.split("/")[0] != "loss":
-                np.testing.assert_array_equal(numpy_of(each), value)
-    assert np.isfinite(loss)
-    assert fit(model)
+            np.testing.assert_array_equal(numpy_of(each), value)
+    own = model.evaluate(X, Y, verbose=0)
+    with optimizer.applied(model):
+        averaged = model.evaluate(X, Y, verbose=0)
+    assert own != averaged
+    assert model.evaluate(X, Y, verbose=0) == own
+    fit(model)  # goes on
     optimizer.assign_average_vars(model)
 
 
@@ -204,26 +210,29 @@ def test_said_once_that_the_model_holds_its_last_weights(caplog: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("make", [SWA, MovingAverage])
 @pytest.mark.parametrize("eagerly", [False, True])
-def test_snapshots_that_are_not_finite_are_left_out(make: Any, eagerly: bool) -> None:
-    arguments = (
-        {"start_averaging": 0, "average_period": 1} if make is SWA else {"average_decay": 0.5}
-    )
-    results = []
-    for nonfinite in ("propagate", "skip"):
-        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-        model.set_weights([np.ones((1, 1))])
-        optimizer = make(keras.optimizers.SGD(0.5), nonfinite=nonfinite, **arguments)
-        model.compile(optimizer, "mse", run_eagerly=eagerly, jit_compile=not eagerly)
-        data = np.array([[1.0], [1.0], [np.nan], [1.0]], "float32")
-        model.fit(data, np.zeros((4, 1)), batch_size=1, verbose=0, shuffle=False)
-        results.append((numpy_of(optimizer.get_slot(model.weights[0], "average")), optimizer))
-    assert np.isnan(results[0][0]).all()
-    assert results[0][1].skipped == 0
-    assert results[1][1].skipped == 2
-    assert results[1][1].snapshots == (2 if make is SWA else 3)
-    assert results[1][0] == [[0.0]] if make is SWA else [[0.25]]
+def test_snapshots_that_are_not_finite_are_left_out(eagerly: bool) -> None:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([np.ones((1, 1))])
+    optimizer = MovingAverage(keras.optimizers.SGD(0.5), 0.5, nonfinite="skip")
+    model.compile(optimizer, "mse", run_eagerly=eagerly, jit_compile=not eagerly)
+    data = np.array([[1.0], [1.0], [np.nan], [1.0]], "float32")
+    model.fit(data, np.zeros((4, 1)), batch_size=1, verbose=0, shuffle=False)
+    assert numpy_of(optimizer.get_slot(model.weights[0], "average")) == [[0.25]]
+    assert (optimizer.snapshots, optimizer.skipped) == (3, 2)
+
+
+@pytest.mark.parametrize(("nonfinite", "taken", "skipped"), [("skip", 2, 1), ("propagate", 3, 0)])
+def test_not_finite_by_hand(nonfinite: str, taken: int, skipped: int) -> None:
+    each = variable([1.0, 2.0])
+    optimizer = SWA(keras.optimizers.SGD(0.0), 0, 1, nonfinite=nonfinite)
+    optimizer.build([each])
+    for value in ([1.0, 2.0], [np.inf, 2.0], [3.0, 6.0]):
+        each.assign(value)
+        optimizer.apply([keras.ops.zeros(2)])
+    assert (optimizer.snapshots, optimizer.skipped) == (taken, skipped)
+    average = numpy_of(optimizer.get_slot(each, "average"))
+    assert list(average) == ([2.0, 4.0] if skipped else [np.inf, np.float32(10) / 3])
 
 
 @pytest.mark.parametrize("update_weights", [False, True])
@@ -239,8 +248,8 @@ def test_average_model_checkpoint(update_weights: bool, tmp_path: pathlib.Path) 
         average = numpy_of(optimizer.get_slot(ours, "average"))
         np.testing.assert_array_equal(numpy_of(theirs), average)
         assert np.array_equal(numpy_of(ours), average) is update_weights
+    model.compile("sgd", "mse")
     with pytest.raises(TypeError, match="AveragedOptimizerWrapper"):
-        model.compile("sgd", "mse")
         AverageModelCheckpoint(True, "never.keras").set_model(model)
 
 

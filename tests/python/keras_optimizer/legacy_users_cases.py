@@ -1,4 +1,4 @@
-"""Legacy Keras: what users of TFA and of tf_keras do with an optimizer; run by test_processes.py."""
+"""Legacy Keras: what users of TFA and tf_keras do with optimizers; run by test_processes.py."""
 
 from __future__ import annotations
 
