@@ -239,7 +239,7 @@ def test_not_finite_by_hand(nonfinite: str, taken: int, skipped: int) -> None:
 def test_average_model_checkpoint(update_weights: bool, tmp_path: pathlib.Path) -> None:
     model = build_model()
     scaled = keras.optimizers.LossScaleOptimizer(MovingAverage("sgd", 0.5), initial_scale=2.0)
-    model.compile(scaled, "mse")
+    model.compile(scaled, "mse", run_eagerly=True)
     checkpoint = AverageModelCheckpoint(update_weights, str(tmp_path / "m.{epoch}.keras"))
     model.fit(X, Y, batch_size=16, epochs=2, verbose=0, callbacks=[checkpoint])
     optimizer = scaled.inner_optimizer
@@ -255,12 +255,13 @@ def test_average_model_checkpoint(update_weights: bool, tmp_path: pathlib.Path) 
 
 def test_resumed_moving_average_is_the_uninterrupted_one(tmp_path: pathlib.Path) -> None:
     model = build_model()
-    model.compile(MovingAverage(keras.optimizers.SGD(0.02), 0.9, nonfinite="skip"), "mse")
-    fit(model)
+    optimizer = MovingAverage(keras.optimizers.SGD(0.02), 0.9, nonfinite="skip")
+    model.compile(optimizer, "mse", run_eagerly=True)
+    fit(model, 1)
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     for resumed in (model, loaded):
-        fit(resumed)
+        fit(resumed, 1)
     for ours, theirs in zip(
         model.optimizer.get_weights(), loaded.optimizer.get_weights(), strict=True
     ):
