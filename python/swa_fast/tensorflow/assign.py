@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .averager import first_replica, in_xla, once_for_all_replicas, update_on_replicas
+from .averager import first_replica, in_xla, once_for_all_replicas, run_if, update_on_replicas
 
 
 def number(count: Any) -> int | None:
@@ -28,8 +28,8 @@ def assign_averages(pairs: Sequence[tuple[Any, Any]], taken: Any, nothing_yet: s
         None in eager code, an operation in a graph.
     """
 
-    def assign(variable: Any, average: Any) -> None:
-        variable.assign(tf.cast(average.read_value(), variable.dtype))
+    def assign(variable: Any, average: Any) -> Any:
+        return variable.assign(tf.cast(average.read_value(), variable.dtype))
 
     def assign_all() -> Any:
         for variable, average in pairs:
@@ -46,6 +46,9 @@ def assign_averages(pairs: Sequence[tuple[Any, Any]], taken: Any, nothing_yet: s
         if tf.executing_eagerly():
             assign_all()
             return None
+        if not tf.compat.v1.executing_eagerly_outside_functions():
+            # A graph of TensorFlow 1 runs only what it is told to, and prints nothing here.
+            return run_if(taken > 0, lambda: [assign(*pair) for pair in pairs])
         return tf.cond(taken > 0, assign_all, leave_alone)
 
     def on_replicas(strategy: Any, taken: Any, _: Any) -> None:
