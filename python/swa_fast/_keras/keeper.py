@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .averages import Averager, Averages, Pair
 from .optimizer_arguments import check_values, check_variables
 from .rules import EveryStep, Rule
+from .updates import Averager, Averages, Pair
 
 _LOG = logging.getLogger("swa_fast")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
-from .._keras.averages import Averager, Pair
 from .._keras.native import take
 from .._keras.rules import Rule
+from .._keras.updates import Averager, Pair
 
 BACKEND = keras.backend.backend()
 
@@ -57,7 +57,7 @@ def is_concrete(value: Any) -> bool:
 
 
 class KerasAverages:
-    """`swa_fast._keras.averages.Averages` on jax, torch and NumPy, by operations of Keras."""
+    """`swa_fast._keras.updates.Averages` on jax, torch and NumPy, by operations of Keras."""
 
     ops = keras.ops
 

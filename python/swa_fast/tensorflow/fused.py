@@ -47,7 +47,7 @@ class PrivateArray:
 
 
 class FusedAverager:
-    """Takes snapshots into private arrays, one native call each; see `_keras.averages.Averager`.
+    """Takes snapshots into private arrays, one native call each; see `_keras.updates.Averager`.
 
     Args:
         pairs: each model variable, a `tf.Variable`, and the array of its average.
@@ -73,7 +73,7 @@ class FusedAverager:
         self._reader = Reader()
 
     def after_step(self, before: int, after: int) -> None:
-        """Takes a snapshot if one is due; see `_keras.averages.Averager`."""
+        """Takes a snapshot if one is due; see `_keras.updates.Averager`."""
         if after == before or not self._rule.due(before):
             return
         values = self._reader.read(self._variables)

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .._keras.averages import Averager, Pair
 from .._keras.rules import Rule
+from .._keras.updates import Averager, Pair
 from ..tensorflow.assign import assign_averages, exchange, number
 from ..tensorflow.averager import TensorFlowAverager
 from ..tensorflow.fused import FusedAverager, PrivateArray
 
 
 class LegacyAverages:
-    """`swa_fast._keras.averages.Averages`."""
+    """`swa_fast._keras.updates.Averages`."""
 
     ops = tf
 
