@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from swa_fast._callback.tensorflow_variables import Reader, measured, tensors
+from swa_fast.tensorflow.variables import Reader, measured, tensors
 
 from ._callback_backend import KerasBackend
 

@@ -19,7 +19,7 @@ except ImportError as error:
 
 from swa_fast._callback.common_backend import CommonBackend, innermost
 from swa_fast._callback.guard import Guard
-from swa_fast._callback.tensorflow_variables import Reader, measured, tensors
+from swa_fast.tensorflow.variables import Reader, measured, tensors
 
 
 class LegacyKerasBackend(CommonBackend):
