@@ -67,6 +67,10 @@ class Averaging:
         assert self._session is not None, "on_train_begin comes first"
         return self._session
 
+    def _given_params(self) -> Mapping[str, Any]:
+        """Returns what `fit`, or the maker of a `CallbackList`, said of the training."""
+        return getattr(self, "params", None) or {}
+
     def _waits(self) -> bool:
         return self._session is not None and self._session.waits
 

@@ -278,7 +278,7 @@ def check_alone(callback: Any, waits: bool) -> None:
             loop of the user's own, a `CallbackList` may serve for several trainings.
     """
     params, other = _RUNNING.get(callback.model, (None, None))
-    if params is None or params is not callback.params:
+    if params is None or params is not getattr(callback, "params", None):
         return
     if waits or other() is not callback:
         raise ValueError(
@@ -289,7 +289,7 @@ def check_alone(callback: Any, waits: bool) -> None:
 
 def claim(callback: Any) -> None:
     """Makes `check_alone` fail for other callbacks from now on, in this `fit`."""
-    _RUNNING[callback.model] = callback.params, weakref.ref(callback)
+    _RUNNING[callback.model] = getattr(callback, "params", None), weakref.ref(callback)
 
 
 def _name(callback: Any) -> str:

@@ -141,7 +141,7 @@ class AveragesCallback(Averaging):
         return {"on_train_batch_end": self._end_batch}
 
     def _make_session(self, runtime: Runtime, fit: RunningFit) -> Session:
-        steps = (self.params or {}).get("steps")
+        steps = self._given_params().get("steps")
         wishes = Wishes(
             averages=self._described,
             at_end=self.apply_at_end,

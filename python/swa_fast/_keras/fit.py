@@ -229,7 +229,7 @@ class RunningFit:
 
             def run(*arguments: Any) -> Any:
                 before = recorder.batches
-                with self._one_step_at_a_time() as steps:
+                with self._reporting(), self._one_step_at_a_time() as steps:
                     result = self._record(recorder, single_step, arguments, steps)
                 assert recorder.batches > before
                 return result
@@ -238,8 +238,6 @@ class RunningFit:
         except BaseException:
             self.end_pass(recorder)
             raise
-        if self._alive() is not None:
-            self._watch(model, "train_function")
 
     def end_pass(self, recorder: Recorder) -> None:
         """Gives model, optimizers and layers back what was replaced."""

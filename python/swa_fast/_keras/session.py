@@ -241,9 +241,9 @@ class Session:
             return
         with swapped(self.runtime, self.model, self.held.copies(name)):
             self._measure_bn_data()
-            if self._saves_judged:
-                self._judged = self.runtime.hold(self.runtime.weights(self.model))
             yield
+            if self._saves_judged:  # not before: JAX's evaluation gives up the arrays it is given
+                self._judged = self.runtime.hold(self.runtime.weights(self.model))
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:

@@ -131,7 +131,7 @@ class AveragingCallback(Averaging):
         session.begin_batch(batch)
 
     def _make_session(self, runtime: Runtime, fit: RunningFit) -> Session:
-        asked, params = self._arguments, self.params or {}
+        asked, params = self._arguments, self._given_params()
         epochs, steps = params.get("epochs"), params.get("steps")
         checks.check_alone(self, self._waits())
         checks.check_epochs(asked, epochs)

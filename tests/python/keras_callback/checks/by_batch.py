@@ -37,7 +37,9 @@ def oracle(average: Average, before: list[Array], taken: list[list[Array]]) -> l
             weight = average.weight(count, update, update - last)
             share = 1 / (weight + 1) if isinstance(weight, int) else weight
             share = 1.0 if count == 0 else share
-            held = [h + (v.astype(np.float64) - h) * share for h, v in zip(held, values)]
+            held = [
+                h + (v.astype(np.float64) - h) * share for h, v in zip(held, values, strict=True)
+            ]
             count, last = count + 1, update
     return held
 

@@ -14,7 +14,6 @@ from . import TENSORFLOW, check
 from .environment import (
     Array,
     Environment,
-    array,
     assert_close,
     assert_same_bits,
     raises,
@@ -101,13 +100,15 @@ def an_ema_leaves_out_what_is_not_finite(env: Environment) -> None:
         variable = this.model.trainable_variables[0]
         if len(taken) == 3:
             variable.assign(np.full(tuple(variable.shape), np.inf, np.float32))
-        elif len(taken) == 4:
-            this.model.set_weights(taken[0])
         taken.append(weights(this.model))
+
+    def restore(this: Any, batch: int, logs: Any = None) -> None:
+        this.model.set_weights(taken[0])
 
     model = env.dense_model(env.keras.optimizers.SGD(0.0))
     ema = env.callbacks.EMA(0.5, nonfinite="skip")
-    env.fit(model, env.callback(on_train_batch_end=spoil), ema, epochs=2)
+    spoiling, restoring = (env.callback(on_train_batch_end=hook) for hook in (spoil, restore))
+    env.fit(model, spoiling, ema, restoring, epochs=2)
     assert (ema.count, ema.skipped) == (5, {"ema": 1})
     assert_close(weights(model), taken[0])
 
@@ -150,6 +151,7 @@ def a_loop_of_ones_own(env: Environment) -> None:
             assert_same_bits([weights(model)[index]], [means[index]])
     env.assert_exact_statistics(model)
     before = weights(model)
+    assert "train_step" not in vars(model)
     env.fit(model, epochs=1)  # and the model trains again
     assert not np.array_equal(before[0], weights(model)[0])
 
