@@ -32,7 +32,8 @@ Labels = Callable[[], Sequence[str]]
 class HeldAverages:
     """Averages of a model's weights in memory that nobody else ever holds: only copies leave.
 
-    An `Averager` updates them; it is made at the first snapshot, of values of that framework.
+    An `Averager` of NumPy arrays updates them from values of any framework. It is made at the
+    first snapshot.
 
     Args:
         averages: by name, when each takes a snapshot and with what weight.
@@ -179,7 +180,7 @@ class HeldAverages:
             self._averager.leave_out()
 
     def _make(self, values: Sequence[Any]) -> None:
-        averager = Averager(values, self._described)
+        averager = Averager([_array(value) for value in values], self._described)
         if self._step or self._loaded is not None:
             state = averager.state_dict()
             state["step"] = self._step
@@ -188,20 +189,13 @@ class HeldAverages:
                 for name, tensors in state["averages"].items():
                     if averages[name]:
                         pairs = zip(tensors, averages[name], strict=True)
-                        state["averages"][name] = [_like(*pair) for pair in pairs]
+                        state["averages"][name] = [array.astype(t.dtype) for t, array in pairs]
             averager.load_state_dict(state)
         self._averager, self._loaded = averager, None
 
 
 def _array(tensor: Any) -> Array:
-    """Returns an average as a NumPy array, which may share its memory."""
-    if str(tensor.dtype).endswith("bfloat16"):
+    """Returns a buffer or CPU tensor as a NumPy array, which may share its memory."""
+    if str(getattr(tensor, "dtype", "")).endswith("bfloat16"):
         tensor = tensor.float() if hasattr(tensor, "float") else tensor.astype(np.float32)
     return np.asarray(tensor)
-
-
-def _like(tensor: Any, array: Array) -> Any:
-    """Returns `array` in the type of `tensor`, of torch or of NumPy."""
-    if hasattr(tensor, "new_tensor"):
-        return tensor.new_tensor(array)
-    return array.astype(tensor.dtype)
