@@ -254,10 +254,15 @@ def warn_of_later_callbacks(callback: Any, callbacks: list[Any]) -> None:
 
 
 def warn_without_validation(callback: Any, fit: RunningFit, validates: bool) -> None:
-    """Warns if the averages are to be validated in a `fit` that has no validation data."""
-    if validates and fit.validates() is False:
+    """Warns if averages are to be validated, and `fit` has no data for it, or there is no `fit`."""
+    has = fit.validates()
+    if validates and not has:
+        name = _name(callback)
         warnings.warn(
-            f"{_name(callback)} got validate_with_average, and fit no validation_data and no "
+            f"{name} got validate_with_average in a loop of your own, whose validation it does not "
+            f"see: evaluate inside of `with {name.lower()}.applied():`"
+            if has is None
+            else f"{name} got validate_with_average, and fit no validation_data and no "
             "validation_split: nothing will be validated",
             UserWarning,
             stacklevel=4,

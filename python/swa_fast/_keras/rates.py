@@ -84,7 +84,7 @@ def constant(epoch: int, start: int, initial: float, lower: float) -> float:
         lower: the rate of averaging.
 
     Example:
-        >>> [constant(epoch, 10, 1.0, 0.2) for epoch in (0, 5, 7, 9, 30)]
+        >>> [round(constant(epoch, 10, 1.0, 0.2), 6) for epoch in (0, 5, 7, 9, 30)]
         [1.0, 1.0, 0.6, 0.2, 0.2]
     """
     passed = epoch / start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..average import Average
@@ -115,6 +116,16 @@ class AveragingCallback(Averaging):
     def skipped(self) -> int:
         """Snapshots that were left out of the last `fit` because they were not finite."""
         return 0 if self._session is None else self._session.held.skipped[NAME]
+
+    def applied(self) -> AbstractContextManager[None]:
+        """Puts the average in the model's place inside a `with` block, then the weights back.
+
+        What is saved inside of the block are the averages.
+
+        Raises:
+            RuntimeError: there is no snapshot yet.
+        """
+        return self._applied(NAME)
 
     def _batch_hooks(self) -> dict[str, Callable[[int], None]]:
         hooks: dict[str, Callable[[int], None]] = {}

@@ -138,7 +138,16 @@ def a_loop_of_ones_own(env: Environment) -> None:
     seen = _loop(env, model, [env.SWA(3, "constant", 0.05), ema], 5)
     assert_same_bits(weights(model), running_mean(seen[2:]))
     assert ema.count == 5
-    seen = _loop(env, model, [env.SWA(2, "cyclic", 0.01, swa_freq=2)], 5)
+    swa = env.SWA(2, "cyclic", 0.01, swa_freq=2, validate_with_average=True)
+    texts = told(lambda: seen.extend(_loop(env, model, [swa], 5)))
+    assert _some(texts, "evaluate inside of `with swa.applied():`")
+    seen = seen[5:]
+    after = weights(model)
+    model.set_weights(seen[0])
+    with swa.applied():
+        assert_same_bits(weights(model), after)
+    assert_same_bits(weights(model), seen[0])
+    model.set_weights(after)
     assert_same_bits(weights(model), running_mean([seen[2], seen[4]]))
     env.fit(model, epochs=1)
     model = env.bn_model()  # has no train function yet
