@@ -52,7 +52,7 @@ class Averager:
 
     def __init__(self, values: Sequence[Any], averages: Mapping[str, Average]) -> None:
         """Allocates the averages and fills them with the values."""
-        self._names = _check_averages(averages)
+        self._names = check_averages(averages)
         self._values = _check_values(values)
         self._counters = Counters(list(averages.values()))
         self._refreshable = not any(_is_immutable(value) for value in self._values)
@@ -121,6 +121,15 @@ class Averager:
             self._take(values, weights)
         self._counters.advance(weights)
         return weights is not None
+
+    def leave_out(self) -> None:
+        """Counts an update whose snapshots are left out, as of values that are not finite.
+
+        The averages and their counts stay as they are. A schedule that goes by the updates since
+        the last snapshot sees that there were more of them.
+        """
+        weights = self._counters.weights()
+        self._counters.advance(None if weights is None else [None] * len(weights))
 
     def _take(self, values: Sequence[Any], weights: Sequence[Any]) -> None:
         if self._prepared is None or not self._prepared.run(weights, values):
@@ -206,7 +215,8 @@ class Averager:
         return f"Averager({described}, counts={self.counts}, {len(self._values)} values)"
 
 
-def _check_averages(averages: Any) -> list[str]:
+def check_averages(averages: Any) -> list[str]:
+    """Returns the names in ``{name: Average(...)}``; raises TypeError if it is anything else."""
     if not isinstance(averages, Mapping) or not averages:
         raise TypeError(
             "averages must be a dict with at least one {name: swa_fast.Average(...)}. Received: "

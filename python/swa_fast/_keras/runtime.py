@@ -36,6 +36,12 @@ class Runtime:
 
     # Models ----------------------------------------------------------------------------------
 
+    def sync(self, model: Any) -> None:
+        """Makes the variables hold the values of this moment, and `fit` go on from them.
+
+        JAX's train function has them in a state of its own during an epoch.
+        """
+
     def layers(self, model: Any) -> list[Any]:
         """Returns `model` and all layers below it, once each, those in custom layers included."""
         return list({id(layer): layer for layer in model._flatten_layers()}.values())
@@ -50,6 +56,7 @@ class Runtime:
 
     def weights(self, model: Any) -> list[Any]:
         """Returns the floating-point weights of `model`, which are averaged."""
+        self.sync(model)
         # Each step may ask, and a variable's type takes longer to find out than its identity.
         found = model.weights
         known = self._all_weights
@@ -60,6 +67,7 @@ class Runtime:
 
     def state_variables(self, model: Any) -> list[Any]:
         """Returns every variable that a forward pass may change: seeds and counters, too."""
+        self.sync(model)
         return [variable for variable in model.variables if self.dtype(variable) != ""]
 
     def forward(self, model: Any, inputs: Any, *, training: bool) -> None:

@@ -57,6 +57,7 @@ class TensorFlowRuntime(KerasRuntime):
     name = "tensorflow"
 
     def __init__(self) -> None:
+        """Starts without cached reads."""
         super().__init__()
         from ..tensorflow.variables import Reader
 
@@ -119,6 +120,11 @@ class JaxRuntime(KerasRuntime):
     """Keras 3 on JAX, whose arrays never change."""
 
     name = "jax"
+
+    def sync(self, model: Any) -> None:
+        """Asks the model, unless it is a layer, which is not trained."""
+        if hasattr(model, "jax_state_sync"):
+            model.jax_state_sync()
 
     def views(self, variables: Sequence[Any]) -> list[Any]:
         """Shares memory with the arrays where they are on the CPU."""

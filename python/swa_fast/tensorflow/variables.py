@@ -44,6 +44,7 @@ class Reader:
     """Reads lists of variables for native calls, a whole list in one operation of TensorFlow."""
 
     def __init__(self) -> None:
+        """Starts without variables."""
         self._variables: list[Any] = []
         self._read: Callable[[], list[Any]] | None = None
 

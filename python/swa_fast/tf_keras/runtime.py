@@ -33,6 +33,7 @@ class LegacyKerasRuntime(Runtime):
     )
 
     def __init__(self) -> None:
+        """Starts without cached reads."""
         super().__init__()
         self._reader = Reader()
 

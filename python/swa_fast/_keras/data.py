@@ -13,7 +13,8 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
     """Iterates once over the inputs in `data`, without the targets.
 
     Args:
-        data: an array (or a list or dict of arrays, for several inputs) with samples first; a tuple
+        data: an array (or a list or dict of arrays, for several inputs) with samples first, where a
+            table with `to_numpy` (a pandas DataFrame or Series) is an array, too; a tuple
             `(x,)`, `(x, y)` or `(x, y, sample_weight)` of these; or anything that gives batches:
             a `tf.data.Dataset`, a PyDataset or Sequence, a torch DataLoader, a generator. A batch
             that is a tuple is `(x, ...)` in the same way.
@@ -32,6 +33,7 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
         if not data:
             raise ValueError("data must not be empty. Received: an empty tuple")
         data = data[0]
+    data = _without_tables(data)
     if data is None or isinstance(data, str):
         raise TypeError(f"data must be arrays or an iterable of batches. Received: {data!r}")
     if _is_array(data) or isinstance(data, list | dict):
@@ -40,7 +42,8 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
         # A DataLoader makes lists of the tuples it was given; elsewhere a list is several inputs.
         pairs = (tuple, list) if type(data).__module__.startswith("torch.") else (tuple,)
         batches = (
-            batch[0] if isinstance(batch, pairs) else batch for batch in _batches(data, steps)
+            _without_tables(batch[0] if isinstance(batch, pairs) else batch)
+            for batch in _batches(data, steps)
         )
     return itertools.islice(batches, steps)
 
@@ -89,7 +92,18 @@ def _leaves(data: Any) -> list[Any]:
         return [leaf for value in data for leaf in _leaves(value)]
     if not _is_array(data):
         raise TypeError(f"data must hold arrays. Received: {type(data).__name__}")
+    if getattr(data.dtype, "kind", "") == "O":
+        raise TypeError("data must hold numbers. Received: an array, or a table, of Python objects")
     return [data]
+
+
+def _without_tables(data: Any) -> Any:
+    """Returns NumPy arrays in the place of tables, as of pandas."""
+    if isinstance(data, dict):
+        return {key: _without_tables(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_without_tables(value) for value in data]
+    return data.to_numpy() if hasattr(data, "to_numpy") else data
 
 
 def _sliced(data: Any, rows: slice) -> Any:
