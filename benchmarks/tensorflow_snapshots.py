@@ -3,7 +3,7 @@
     python benchmarks/tensorflow_snapshots.py [--model NAME] [--seconds S] [--json FILE]
 
 In eager code, in a `tf.function` and compiled by XLA, reading the variables included; ours and
-theirs run in the same way.
+theirs run in the same way. And in eager code, `fused=True` against our own way through XLA.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ OVER_XLA = 0.95
 """Least ratio where both are compiled by XLA: no slower, up to how much a program's time differs
 from its own in another run."""
 
+OVER_OWN_XLA_MANY_SMALL = 1.5
+OVER_OWN_XLA = 0.95
+"""Least ratio of an eager snapshot by XLA to one with `fused=True`; memory binds large models."""
+
+FUSED, BY_XLA = "swa_fast, fused=True", "swa_fast, by XLA"
+
 _COUNT = 9
 """Snapshots already in the averages; any count above 0 costs the same."""
 
@@ -58,6 +64,33 @@ def measure(workload: Workload, seconds: float) -> Iterator[Finding]:
             found = compare(calls, seconds / len(snapshots), prime=prime)
             verdict = judge(workload, mode, found.ratio(f"TF Addons expression, {mode}"))
             yield Finding(workload.name, f"a snapshot in TensorFlow, {mode}", found, [verdict])
+        found = compare(build_fused(arena), seconds / len(snapshots), prime=prime)
+        target = OVER_OWN_XLA_MANY_SMALL if many_small(workload) else OVER_OWN_XLA
+        what = "TF snapshot, eager, fused=True against XLA"
+        verdict = at_least(what, workload.name, found.ratio(BY_XLA), target)
+        yield Finding(workload.name, "a snapshot in TensorFlow, fused=True", found, [verdict])
+
+
+def build_fused(arena: Arena) -> dict[str, Callable[[], None]]:
+    """Return an eager snapshot by either way, each with averages of its own."""
+    tf: Any = importlib.import_module("tensorflow")
+    averagers = importlib.import_module("swa_fast.tensorflow.averager")
+    fused = importlib.import_module("swa_fast.tensorflow.fused")
+    rule = importlib.import_module("swa_fast._keras.rules").Mean(start=0, period=1)
+    values = [tf.Variable(array) for array in arena.values]
+    averages = [tf.Variable(array) for array in arena.averages]
+    memory = [fused.PrivateArray(array, array.dtype) for array in arena.averages]
+    taken = fused.PrivateArray(_COUNT, tf.int64)
+    ours = fused.FusedAverager(list(zip(values, memory, strict=True)), taken, None, rule)
+    pairs = list(zip(values, averages, strict=True))
+    theirs = averagers.TensorFlowAverager(pairs, tf.Variable(_COUNT, dtype=tf.int64), None, rule)
+    smallest = min(averages, key=lambda average: int(tf.size(average)))
+
+    def by_xla() -> None:
+        theirs.after_step(_COUNT, _COUNT + 1)
+        smallest.numpy()  # waits for the update, should it still be under way
+
+    return {FUSED: lambda: ours.after_step(_COUNT, _COUNT + 1), BY_XLA: by_xla}
 
 
 def judge(workload: Workload, mode: str, ratio: Ratio) -> Verdict:
@@ -74,11 +107,13 @@ def build(arena: Arena) -> tuple[dict[str, Pair], list[Any]]:
     Each returns when it is done.
     """
     tf: Any = importlib.import_module("tensorflow")
-    averager_class = importlib.import_module("swa_fast.tensorflow._averager").TensorFlowAverager
+    averager_class = importlib.import_module("swa_fast.tensorflow.averager").TensorFlowAverager
+    rules = importlib.import_module("swa_fast._keras.rules")
     averages = [tf.Variable(array) for array in arena.averages]
     values = [tf.Variable(array) for array in arena.values]
     taken = tf.Variable(_COUNT, dtype=tf.int64)
-    averager = averager_class(averages, values, taken, start=0, period=1)
+    pairs = list(zip(values, averages, strict=True))
+    averager = averager_class(pairs, taken, None, rules.Mean(start=0, period=1))
     smallest = min(averages, key=lambda average: int(tf.size(average)))
     step, count = tf.constant(_COUNT, tf.int64), tf.constant(float(_COUNT))
 

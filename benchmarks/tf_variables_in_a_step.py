@@ -20,8 +20,9 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 
+from swa_fast._keras.rules import Mean
 from swa_fast.bench.timing import compare
-from swa_fast.tensorflow import _averager
+from swa_fast.tensorflow import averager as averagers
 
 KINDS = ("none", "none again", "read", "not due", "not due, tf.cond", "every step")
 NEVER = 10**9
@@ -43,7 +44,8 @@ def make_step(kind: str, count: int, size: int) -> Callable[[], object]:
     averages = [tf.Variable(tf.random.normal((size, size))) for _ in range(count)]
     taken, steps = tf.Variable(0, dtype=tf.int64), tf.Variable(0, dtype=tf.int64)
     start = 0 if kind == "every step" else NEVER
-    averager = _averager.TensorFlowAverager(averages, values, taken, start, 1)
+    pairs = list(zip(values, averages, strict=True))
+    averager = averagers.TensorFlowAverager(pairs, taken, None, Mean(start, 1))
 
     @tf.function(jit_compile=True, autograph=False)
     def step() -> Any:
@@ -57,8 +59,8 @@ def make_step(kind: str, count: int, size: int) -> Callable[[], object]:
             averager.after_step(before, steps.read_value())
         return tf.constant(0)
 
-    run_if = under_cond if kind.endswith("tf.cond") else _averager.run_if
-    with mock.patch.object(_averager, "run_if", run_if):
+    run_if = under_cond if kind.endswith("tf.cond") else averagers.run_if
+    with mock.patch.object(averagers, "run_if", run_if):
         outer = tf.function(lambda: step(), autograph=False).get_concrete_function()
     return lambda: outer().numpy()
 

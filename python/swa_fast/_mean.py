@@ -50,20 +50,3 @@ def due_at_step(step: Any, start: int, period: int) -> tuple[Any, Any]:
         ``count`` is meaningful only if ``due`` is true.
     """
     return due(step, start - 1, period), taken_before(step, start - 1, period)
-
-
-def due_and_count(before: Any, after: Any, start: int, period: int) -> tuple[Any, Any]:
-    """Tells whether the step just made takes a snapshot, and which.
-
-    Args:
-        before: optimizer steps completed before this one; an int or an integer tensor.
-        after: the same, read again once it is done: equal to ``before`` if the step was skipped
-            (not-a-number gradients under loss scaling) or only accumulated gradients.
-        start: first step that takes a snapshot, >= 0.
-        period: steps from one snapshot to the next, >= 1.
-
-    Returns:
-        ``(due, count)`` as ``due_at_step`` does.
-    """
-    is_due, count = due_at_step(before, start, period)
-    return is_due & (after != before), count

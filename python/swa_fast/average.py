@@ -229,7 +229,8 @@ def due(update: Any, start: int, period: int) -> Any:
         >>> [due(update, start=2, period=3) for update in (2, 3, 4, 6)]
         [False, True, False, True]
     """
-    return (update > start) & ((update - (start + 1)) % period == 0)
+    # Not "== 0", which compares objects in a graph of TensorFlow 1.
+    return (update > start) & ((update - (start + 1)) % period < 1)
 
 
 def taken_before(update: Any, start: int, period: int) -> Any:

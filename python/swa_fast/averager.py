@@ -122,6 +122,15 @@ class Averager:
         self._counters.advance(weights)
         return weights is not None
 
+    def leave_out(self) -> None:
+        """Counts an update whose snapshots are left out, as of values that are not finite.
+
+        The averages and their counts stay as they are. A schedule that goes by the updates since
+        the last snapshot sees that there were more of them.
+        """
+        weights = self._counters.weights()
+        self._counters.advance(None if weights is None else [None] * len(weights))
+
     def _take(self, values: Sequence[Any], weights: Sequence[Any]) -> None:
         if self._prepared is None or not self._prepared.run(weights, values):
             self._prepared = self._prepare(values)

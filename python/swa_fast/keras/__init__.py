@@ -2,7 +2,7 @@
 
 Attributes:
     optimizers: ``SWA``, the API of ``tfa.optimizers.SWA``.
-    callbacks: ``SWA``, the API of ``keras-swa``.
+    callbacks: ``SWA``, the API of ``keras-swa``; ``EMA`` and ``Averages``, by batch.
     update_bn: recomputes the moving statistics of BatchNormalization layers.
 """
 

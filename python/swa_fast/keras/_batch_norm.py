@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import swa_fast._callback.update_bn as _shared
-
-from ._callback_current import current
+from .._keras import statistics as _shared
+from .runtime import current
 
 
 def update_bn(
@@ -37,7 +36,8 @@ def update_bn(
             statistics they run with.
 
     Raises:
-        TypeError: `data` is neither arrays nor iterable.
+        TypeError: `data` is neither arrays nor iterable, or `model` is no model (the arguments in
+            the wrong order).
         ValueError: `data` has no batch, or is a dataset that says that it never ends and `steps`
             is not given. An endless generator does not say so: without `steps` it is read forever.
 

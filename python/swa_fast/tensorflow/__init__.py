@@ -1,7 +1,8 @@
-"""Weight averaging for TensorFlow: the SWA optimizer of whichever Keras ``tf.keras`` is.
+"""Weight averaging for TensorFlow: the optimizers of whichever Keras ``tf.keras`` is.
 
 ``swa_fast.tensorflow.SWA`` is ``swa_fast.keras.optimizers.SWA`` where ``tf.keras`` is Keras 3, and
-``swa_fast.tf_keras.optimizers.SWA`` where it is the legacy Keras 2 (``TF_USE_LEGACY_KERAS=1``).
+``swa_fast.tf_keras.optimizers.SWA`` where it is the legacy Keras 2 (``TF_USE_LEGACY_KERAS=1``);
+``MovingAverage`` and ``AveragedOptimizerWrapper`` likewise.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["SWA", "AveragedOptimizerWrapper"]
+__all__ = ["SWA", "AveragedOptimizerWrapper", "MovingAverage"]
 
 
 def _optimizers() -> Any:

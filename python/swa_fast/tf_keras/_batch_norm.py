@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import swa_fast._callback.update_bn as _shared
-
-from ._callback_backend import LegacyKerasBackend
+from .._keras import statistics as _shared
+from .runtime import current
 
 
 def update_bn(
@@ -29,7 +28,8 @@ def update_bn(
         include_frozen: also recompute layers with `trainable = False`.
 
     Raises:
-        TypeError: `data` is neither arrays nor iterable.
+        TypeError: `data` is neither arrays nor iterable, or `model` is no model (the arguments in
+            the wrong order).
         ValueError: `data` has no batch, or is a dataset that says that it never ends and `steps`
             is not given. An endless generator does not say so: without `steps` it is read forever.
 
@@ -40,4 +40,4 @@ def update_bn(
         >>> model.layers[0].moving_mean.numpy()
         array([2., 4.], dtype=float32)
     """
-    _shared.update_bn(LegacyKerasBackend(), model, data, batch_size, steps, include_frozen)
+    _shared.update_bn(current(), model, data, batch_size, steps, include_frozen)

@@ -1,23 +1,47 @@
-"""The keras-swa API as a callback for legacy Keras (tf_keras)."""
+"""The callbacks that average, for legacy Keras (tf_keras)."""
 
 from __future__ import annotations
 
-from swa_fast._callback.backend import Backend
-from swa_fast._callback.core import AveragingCallback
+from typing import Any
 
-from ._callback_backend import LegacyKerasBackend  # first: it says what to install
+from .._keras.ema import AveragesCallback, EMACallback
+from .._keras.fit import RunningFit
+from .._keras.runtime import Runtime
+from .._keras.swa import AveragingCallback
+from .average_checkpoint import AverageModelCheckpoint
+from .runtime import current  # before fit: it says what to install
 
+from .fit import LegacyKerasFit  # isort: skip
 import tf_keras  # isort: skip
 
-__all__ = ["SWA"]
+__all__ = ["EMA", "SWA", "AverageModelCheckpoint", "Averages"]
 
 
-class SWA(AveragingCallback, tf_keras.callbacks.Callback):  # type: ignore[misc]
+class _Here(tf_keras.callbacks.Callback):  # type: ignore[misc]
+    """A callback of this Keras."""
+
+    _supports_tf_logs = True
+
+    def _make_runtime(self) -> Runtime:
+        return current()
+
+    def _make_fit(self, runtime: Runtime, model: Any) -> RunningFit:
+        return LegacyKerasFit(runtime, model)
+
+
+class SWA(AveragingCallback, _Here):
     """`keras-swa`'s callback, see below."""
 
     __doc__ = AveragingCallback.__doc__
 
-    _supports_tf_logs = True
 
-    def _make_backend(self) -> Backend:
-        return LegacyKerasBackend()
+class Averages(AveragesCallback, _Here):
+    """Several averages at once, see below."""
+
+    __doc__ = AveragesCallback.__doc__
+
+
+class EMA(EMACallback, _Here):
+    """An exponential moving average, see below."""
+
+    __doc__ = EMACallback.__doc__

@@ -236,3 +236,18 @@ def test_examples() -> None:
     failed, attempted = doctest.testmod(averager)
     assert attempted > 0
     assert failed == 0
+
+
+def test_an_update_that_is_left_out_is_counted_but_takes_nothing() -> None:
+    """A half-life of the updates since the last snapshot forgets for both."""
+    value = np.zeros(2, np.float32)
+    averager = Averager([value], {"mean": Average(), "life": Average(decay=decays.half_life(1))})
+    averager.update()
+    value[:] = np.nan
+    averager.leave_out()
+    assert averager.counts == {"mean": 1, "life": 1}
+    assert averager.step == 2
+    value[:] = 8
+    averager.update()
+    assert averager["mean"][0].tolist() == [4, 4]
+    assert averager["life"][0].tolist() == [6, 6]  # 0.25 of 0 and 0.75 of 8

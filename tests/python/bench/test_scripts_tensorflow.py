@@ -65,8 +65,11 @@ def test_tensorflow_budgets(model: str, targets: list[str], met: bool) -> None:
 def test_snapshots_in_tensorflow_run() -> None:
     findings = list(tensorflow_snapshots.measure(TINY, 1e-3))
     assert [finding.verdicts[0].what for finding in findings] == [
-        f"TF snapshot, {mode}, against TFA's expression"
-        for mode in ("eager", "tf.function", "jit_compile=True")
+        *(
+            f"TF snapshot, {mode}, against TFA's expression"
+            for mode in ("eager", "tf.function", "jit_compile=True")
+        ),
+        "TF snapshot, eager, fused=True against XLA",
     ]
     assert all(measured(finding) > 0 for finding in findings)
 

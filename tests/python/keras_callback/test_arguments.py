@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from swa_fast._callback.arguments import Arguments, check
+from swa_fast._keras.checks import Arguments, check
 
 
 def _check(start_epoch: Any = 3, **changes: Any) -> Arguments:

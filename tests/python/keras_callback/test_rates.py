@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from swa_fast._callback import rates as r
+from swa_fast._keras import rates as r
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "keras_swa_schedules.json").read_text())[
     "runs"

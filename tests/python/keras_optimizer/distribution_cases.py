@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from optimizer_oracles import mean_of, ulps
-from swa_fast.tensorflow import SWA, AveragedOptimizerWrapper
+from swa_fast.tensorflow import SWA, AveragedOptimizerWrapper, MovingAverage
 
 keras: Any = tf.keras
 LEGACY = keras.optimizers.Optimizer.__module__.startswith("tf_keras")
@@ -158,6 +158,36 @@ if LEGACY:  # Keras 3 has no such argument
         np.testing.assert_array_equal(equal_on_replicas(strategy, variable), np.full(3, 0.75))
         average = equal_on_replicas(strategy, optimizer.get_slot(variable, "average"))
         np.testing.assert_array_equal(average, np.full(3, 0.5))
+
+
+def test_moving_average_leaves_out_what_is_not_finite_and_swaps(strategy: Any) -> None:
+    with strategy.scope():
+        variable = tf.Variable(np.full(3, 8.0, np.float32))
+        optimizer = MovingAverage(keras.optimizers.SGD(0.5), 0.5, nonfinite="skip")
+        optimizer.build([variable])
+
+    @tf.function
+    def step() -> None:
+        strategy.run(lambda: optimizer.apply_gradients([(tf.ones(3), variable)]))
+
+    step()  # the gradients of two replicas: 8 - 1
+    variable.assign(np.full(3, np.inf))
+    step()
+    variable.assign(np.full(3, 7.0))
+    step()  # 6
+    slot = optimizer.get_slot(variable, "average")
+    mean = (8 + 7) / 2 * 0.5 + 6 * 0.5
+    np.testing.assert_array_equal(equal_on_replicas(strategy, slot), np.full(3, mean))
+    assert (optimizer.snapshots, optimizer.skipped) == (3, 1)
+    with strategy.scope():
+        optimizer.swap_weights()
+        np.testing.assert_array_equal(equal_on_replicas(strategy, variable), np.full(3, mean))
+        np.testing.assert_array_equal(equal_on_replicas(strategy, slot), np.full(3, 6.0))
+    optimizer.swap_weights()
+    np.testing.assert_array_equal(equal_on_replicas(strategy, variable), np.full(3, 6.0))
+    with strategy.scope(), optimizer.applied([variable]):
+        np.testing.assert_array_equal(equal_on_replicas(strategy, variable), np.full(3, mean))
+    np.testing.assert_array_equal(equal_on_replicas(strategy, variable), np.full(3, 6.0))
 
 
 class Last(AveragedOptimizerWrapper):

@@ -144,5 +144,5 @@ def test_a_subclass_with_its_own_average_op_counts_snapshots(mode: str, kind: An
         optimizer.assign_average_vars([variable])
     for _ in range(4):
         run(tf.ones(2))
-    assert optimizer._store.snapshots.numpy() == 2
+    assert optimizer.snapshots == 2
     np.testing.assert_array_equal(optimizer.get_slot(variable, "average").numpy(), [-2.0, -1.0])

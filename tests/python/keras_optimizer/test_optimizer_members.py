@@ -26,7 +26,8 @@ def test_swa_of_tensorflow_is_this_one() -> None:
 
 def test_arguments_are_those_of_tfa() -> None:
     parameters = inspect.signature(SWA).parameters.values()
-    assert [(each.name, each.default) for each in parameters if each.kind != each.VAR_KEYWORD] == [
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert [(each.name, each.default) for each in parameters if each.kind == positional] == [
         ("optimizer", inspect.Parameter.empty),
         ("start_averaging", 0),
         ("average_period", 10),

@@ -214,7 +214,7 @@ def test_subclass_of_swa_that_extends_average_op(mode: str) -> None:
     assert Logged.calls >= 2
     average = numpy_of(optimizer.get_slot(variables[0], "average"))
     np.testing.assert_array_equal(average, np.full(3, ((2 - 2) + (2 - 4)) / 2))
-    assert numpy_of(optimizer._store.snapshots) == 2
+    assert optimizer.snapshots == 2
 
 
 def test_average_op_by_hand_follows_iterations() -> None:

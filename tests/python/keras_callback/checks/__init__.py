@@ -14,6 +14,7 @@ TENSORFLOW = ("tensorflow", "tf_keras")
 _MODULES = (
     "batch_norm",
     "beyond",
+    "by_batch",
     "early_end",
     "examples",
     "guards",
@@ -22,6 +23,7 @@ _MODULES = (
     "places",
     "reading",
     "resume",
+    "said",
     "states",
     "statistics_epoch",
     "swapped",

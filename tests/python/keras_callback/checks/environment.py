@@ -27,7 +27,9 @@ class Environment:
             tf.config.set_logical_device_configuration(cpu, [device, device])
         self.keras: Any = importlib.import_module("tf_keras" if self.legacy else "keras")
         package = "swa_fast.tf_keras" if self.legacy else "swa_fast.keras"
-        self.SWA: Any = importlib.import_module(f"{package}.callbacks").SWA
+        self.callbacks: Any = importlib.import_module(f"{package}.callbacks")
+        self.runtime: Any = importlib.import_module(f"{package}.runtime")
+        self.SWA: Any = self.callbacks.SWA
         self.update_bn: Any = importlib.import_module(package).update_bn
         rng = np.random.default_rng(0)
         self.x = (rng.normal(size=(22, 4)) * 3 + 1).astype(np.float32)

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def model(env: Any) -> Any:
-    return env.bn_model(env.keras.optimizers.SGD(0.1, momentum=0.9))
+    return env.bn_model(env.keras.optimizers.SGD(0.03, momentum=0.9))
 
 
 def callback(env: Any, **arguments: Any) -> Any:

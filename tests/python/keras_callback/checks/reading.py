@@ -40,7 +40,7 @@ def one_operation_gives_what_single_reads_give(env: Environment) -> None:
     """For each type and shape, after writes, and for another list than the last."""
     import tensorflow as tf
 
-    from swa_fast._callback.tensorflow_variables import Reader
+    from swa_fast.tensorflow.variables import Reader
 
     variables, reader = _variables(), Reader()
     for _ in range(2):
@@ -58,7 +58,7 @@ def one_operation_gives_what_single_reads_give(env: Environment) -> None:
 def without_the_private_operation_the_public_one_reads(env: Environment) -> None:
     from tensorflow.python.eager import execute
 
-    from swa_fast._callback.tensorflow_variables import Reader
+    from swa_fast.tensorflow.variables import Reader
 
     variables, reader = _variables(), Reader()
     gone = mock.Mock(side_effect=RuntimeError("no such operation"))
@@ -74,7 +74,7 @@ def without_the_private_operation_the_public_one_reads(env: Environment) -> None
 def variables_on_several_devices(env: Environment) -> None:
     import tensorflow as tf
 
-    from swa_fast._callback.tensorflow_variables import Reader
+    from swa_fast.tensorflow.variables import Reader
 
     variables: list[Any] = []
     for device in ("CPU:0", "CPU:1", "CPU:0"):
@@ -94,7 +94,7 @@ def what_is_held_survives_every_kind_of_write(env: Environment) -> None:
     """An assign gives a variable a new buffer; a sparse update writes in place."""
     import tensorflow as tf
 
-    from swa_fast._callback.tensorflow_variables import Reader, tensors
+    from swa_fast.tensorflow.variables import Reader, tensors
 
     variables = [tf.Variable(tf.range(6.0)) for _ in range(3)]
     # Once a variable was updated in this way, TensorFlow copies it when it is read.

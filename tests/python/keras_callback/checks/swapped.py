@@ -79,11 +79,11 @@ def a_checkpoint_is_impossible(env: Environment) -> None:
 
 @check()
 def an_error_gives_the_weights_back(env: Environment) -> None:
-    swapped = importlib.import_module("swa_fast._callback.validation").swapped
+    swapped = importlib.import_module("swa_fast._keras.session").swapped
     model = env.dense_model()
     before = weights(model)
     averages = [np.full_like(value, 7) for value in before]
-    backend = env.SWA(2)._make_backend()
+    backend = env.runtime.current()
     with raises(KeyboardInterrupt, ""), swapped(backend, model, averages):
         assert_same_bits(weights(model), averages)
         raise KeyboardInterrupt

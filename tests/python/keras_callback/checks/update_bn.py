@@ -164,3 +164,28 @@ def a_layer_that_is_not_reached_keeps_its_statistics(env: Environment) -> None:
     env.update_bn(model, env.x)
     np.testing.assert_array_equal(array(lonely.moving_mean), np.full(4, 0.5, np.float32))
     assert np.any(array(used.moving_mean) != 0)
+
+
+@check(*TENSORFLOW)
+def lookup_tables_are_no_weights(env: Environment) -> None:
+    """Legacy Keras lists the tables of adapted layers among a model's variables, without a type."""
+    layers = env.keras.layers
+    words = np.array([["a b"], ["b c"], ["c"], ["a"]] * 4, dtype=object)
+    vectorize = layers.TextVectorization(max_tokens=8, output_sequence_length=2)
+    vectorize.adapt(words[:, 0])
+    text = env.keras.Input((1,), dtype="string")
+    hidden = layers.Flatten()(layers.Embedding(8, 3)(vectorize(text)))
+    bn = layers.BatchNormalization()
+    model = env.keras.Model(text, layers.Dense(1)(bn(hidden)))
+    model.compile(env.keras.optimizers.SGD(0.1), "mse")
+    import tensorflow as tf
+
+    words, targets = tf.constant(words.tolist()), np.ones((16, 1), np.float32)
+    swa, ema = env.SWA(2), env.callbacks.EMA(0.5, apply_at_end=False)
+    model.fit(words, targets, batch_size=8, epochs=4, verbose=0, callbacks=[swa, ema])
+    assert swa.get_state()["count"] == 2
+    assert ema.count == 8
+    before = array(bn.moving_mean)
+    env.update_bn(model, words, batch_size=8)
+    np.testing.assert_allclose(array(bn.moving_mean), before, rtol=1e-5, atol=1e-6)
+    assert np.abs(before).max() > 0

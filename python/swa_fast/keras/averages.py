@@ -1,0 +1,361 @@
+"""Averages in Keras 3 variables on each backend: read, assigned, updated after a step."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from .._keras.native import take
+from .._keras.rules import Rule
+from .._keras.updates import Averager, Pair
+
+BACKEND = keras.backend.backend()
+
+
+def native(variable: Any) -> Any:
+    """Returns the `tf.Variable` behind a Keras variable on TensorFlow, or one as it is."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def read(value: Any) -> Any:
+    """Returns what a variable holds now, as a tensor; any other value as a tensor.
+
+    On TensorFlow, `keras.ops.convert_to_tensor` hands a variable back as it is, to be read only
+    where it is used.
+    """
+    value = native(value)
+    if hasattr(value, "read_value"):
+        return value.read_value()
+    return keras.ops.convert_to_tensor(value)
+
+
+def read_steps(optimizer: Any) -> Any:
+    """Returns the completed steps: an int in eager code, a tensor in a graph or a trace."""
+    steps = read(optimizer.iterations)
+    return int(steps) if is_concrete(steps) else steps
+
+
+def is_concrete(value: Any) -> bool:
+    """Tells whether Python can look at `value` now: no graph is being built or traced."""
+    if isinstance(value, (bool, int)):
+        return True
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        # Of a replica's value, the strategy decides where it may be looked at.
+        eager = bool(tf.executing_eagerly()) and not tf.distribute.has_strategy()
+        return eager and hasattr(value, "numpy")
+    if BACKEND == "jax":
+        import jax
+
+        return not isinstance(value, jax.core.Tracer)
+    return True
+
+
+class KerasAverages:
+    """`swa_fast._keras.updates.Averages` on jax, torch and NumPy, by operations of Keras."""
+
+    ops = keras.ops
+
+    def making_initial(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context in which a variable may be made from what another one holds."""
+        return contextlib.nullcontext()
+
+    def make_variable(self, owner: Any, arguments: dict[str, Any]) -> Any:
+        """Makes a variable of the optimizer `owner`; the arguments are Keras's."""
+        return owner.add_variable(**arguments)
+
+    def read(self, value: Any) -> Any:
+        """See `Averages`."""
+        return read(value)
+
+    def to_numpy(self, variable: Any) -> Any:
+        """See `Averages`."""
+        import numpy as np
+
+        return np.array(keras.ops.convert_to_numpy(variable))
+
+    def number(self, count: Any) -> int | None:
+        """See `Averages`."""
+        value = read(count)
+        return int(value) if is_concrete(value) else None
+
+    def mixed(self, rule: Rule, average: Any, value: Any, coefficient: Any) -> Any:
+        """See `Averages`."""
+        if BACKEND == "jax":
+            return _as_one_program(rule.mixed)(average, value, coefficient)
+        return rule.mixed(keras.ops, average, value, coefficient)
+
+    def averager(
+        self,
+        pairs: Sequence[Pair],
+        taken: Any,
+        skipped: Any,
+        rule: Rule,
+        average_op: Callable[[Any, Any, Any], Any] | None,
+    ) -> Averager:
+        """See `Averages`."""
+        return _KerasAverager(self, pairs, taken, skipped, rule, average_op)
+
+    def assign_averages(self, pairs: Sequence[Pair], taken: Any, nothing_yet: str) -> Any:
+        """See `Averages`."""
+        taken = read(taken)
+        for variable, average in pairs:
+            # A copy: jax's trainer gives away the buffers of all variables, and each only once.
+            value = keras.ops.copy(keras.ops.cast(read(average), variable.dtype))
+            if not is_concrete(taken):
+                value = keras.ops.where(taken > 0, value, read(variable))
+            variable.assign(value)
+
+    def keep(self, variable: Any) -> Any:
+        """See `Averages`."""
+        return keras.ops.copy(read(variable))
+
+    def restore(self, variable: Any, kept: Any) -> None:
+        """See `Averages`."""
+        variable.assign(kept)
+
+    def exchange(self, pair: Pair, average: Any) -> None:
+        """See `Averages`."""
+        variable, held = pair
+        value, mean = keras.ops.copy(read(variable)), keras.ops.copy(read(held))
+        held.assign(value if average is None else average)
+        variable.assign(keras.ops.cast(mean, variable.dtype))
+
+
+@functools.cache
+def _as_one_program(mixed: Callable[..., Any]) -> Any:
+    # By itself, XLA would compile the division as a multiplication by a rounded reciprocal, and
+    # errors would add up from snapshot to snapshot.
+    import jax
+
+    return jax.jit(functools.partial(mixed, keras.ops))
+
+
+class _KerasAverager:
+    """Snapshots by Keras operations, on any backend; the arguments are those of `averager`."""
+
+    def __init__(
+        self,
+        updates: KerasAverages,
+        pairs: Sequence[Pair],
+        taken: Any,
+        skipped: Any,
+        rule: Rule,
+        average_op: Callable[[Any, Any, Any], Any] | None,
+    ) -> None:
+        self._updates = updates
+        self._pairs = pairs
+        self._taken = taken
+        self._skipped = skipped
+        self._rule = rule
+        self._average_op = average_op
+
+    def after_step(self, before: Any, after: Any) -> None:
+        due = self._rule.due(before) & (after > before)
+        if not is_concrete(due):
+            self._take_where(due, before)
+        elif due:
+            if self._skipped is not None and not bool(self._all_finite()):
+                self._skipped.assign(read(self._skipped) + 1)
+            else:
+                self._take(before)
+
+    def _take(self, step: Any) -> None:
+        taken = int(read(self._taken)) if isinstance(step, int) else read(self._taken)
+        if self._average_op is not None:
+            for variable, average in self._pairs:
+                self._average_op(variable, average, step)
+        else:
+            coefficient = self._rule.coefficient(keras.ops, step, taken)
+            if not self._take_in_place(coefficient):
+                for variable, average in self._pairs:
+                    mixed = self._updates.mixed
+                    average.assign(mixed(self._rule, read(average), read(variable), coefficient))
+        self._taken.assign(self._rule.taken_after(keras.ops, step, taken))
+
+    def _take_in_place(self, coefficient: Any) -> bool:
+        """Averages natively where the backend's variables own their memory: on torch."""
+        if BACKEND != "torch" or _in_stateless_scope():
+            return False
+        try:
+            take(
+                self._rule,
+                [average.value.detach() for _, average in self._pairs],
+                [variable.value.detach() for variable, _ in self._pairs],
+                coefficient,
+            )
+        except (BufferError, TypeError, ValueError):
+            return False
+        return True
+
+    def _take_where(self, due: Any, step: Any) -> None:
+        """Takes a snapshot in a trace, in the steps in which `due` is true."""
+        ops = keras.ops
+        if self._skipped is not None:
+            finite, skipped = self._all_finite(), read(self._skipped)
+            left_out = ops.cast(ops.logical_and(due, ops.logical_not(finite)), skipped.dtype)
+            self._skipped.assign(skipped + left_out)
+            due = ops.logical_and(due, finite)
+        taken = read(self._taken)
+        if self._average_op is not None:
+            for variable, average in self._pairs:
+                kept = read(average)
+                self._average_op(variable, average, step)
+                average.assign(ops.where(due, read(average), kept))
+        else:
+            values = [read(variable) for variable, _ in self._pairs]
+            averages = [read(average) for _, average in self._pairs]
+
+            def take() -> list[Any]:
+                coefficient = self._rule.coefficient(ops, step, taken)
+                return [
+                    self._updates.mixed(self._rule, average, value, coefficient)
+                    for average, value in zip(averages, values, strict=True)
+                ]
+
+            means = ops.cond(due, take, lambda: averages)
+            for (_, average), mean in zip(self._pairs, means, strict=True):
+                average.assign(mean)
+        after = self._rule.taken_after(ops, step, taken)
+        self._taken.assign(ops.where(due, ops.cast(after, taken.dtype), taken))
+
+    def _all_finite(self) -> Any:
+        ops = keras.ops
+        if not self._pairs:
+            return True
+        return ops.all(ops.stack([ops.all(ops.isfinite(read(value))) for value, _ in self._pairs]))
+
+
+def _in_stateless_scope() -> bool:
+    """Tells whether variables stand for tensors of the caller's, which nobody may write to."""
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+    return bool(in_stateless_scope())
+
+
+class TensorFlowAverages(KerasAverages):
+    """The same on TensorFlow, by its own operations, which know graphs and replicas."""
+
+    def making_initial(self) -> contextlib.AbstractContextManager[Any]:
+        """See `KerasAverages`: outside of the function that `fit` may be tracing."""
+        import tensorflow as tf
+
+        return tf.init_scope()  # type: ignore[no-any-return]
+
+    def number(self, count: Any) -> int | None:
+        """See `Averages`."""
+        from ..tensorflow.assign import number
+
+        return number(native(count))
+
+    def averager(
+        self,
+        pairs: Sequence[Pair],
+        taken: Any,
+        skipped: Any,
+        rule: Rule,
+        average_op: Callable[[Any, Any, Any], Any] | None,
+    ) -> Averager:
+        """See `Averages`."""
+        from ..tensorflow.averager import TensorFlowAverager
+
+        return TensorFlowAverager(
+            _natives(pairs),
+            native(taken),
+            None if skipped is None else native(skipped),
+            rule,
+            average_op,
+        )
+
+    def assign_averages(self, pairs: Sequence[Pair], taken: Any, nothing_yet: str) -> Any:
+        """See `Averages`."""
+        from ..tensorflow.assign import assign_averages
+
+        return assign_averages(_natives(pairs), native(taken), nothing_yet)
+
+    def exchange(self, pair: Pair, average: Any) -> None:
+        """See `Averages`."""
+        from ..tensorflow.assign import exchange
+
+        exchange(_natives([pair])[0], average)
+
+
+class PrivateVariable(keras.Variable):  # type: ignore[misc]
+    """A Keras variable on TensorFlow in private memory: whatever reads it gets a copy.
+
+    It is saved and restored as any other, by Keras and by `tf.train.Checkpoint`.
+    """
+
+    def _initialize(self, value: Any) -> None:
+        from ..tensorflow.fused import PrivateArray
+
+        value = value() if callable(value) else value
+        self.memory = PrivateArray(value, self._dtype)
+        self._value = self.memory  # has a shape, which is all that Keras asks of it
+
+    def _direct_assign(self, value: Any) -> None:
+        self.memory.write(value)
+
+    @property
+    def value(self) -> Any:
+        """A tensor with a copy of what the variable holds."""
+        return self.memory.read()
+
+    def numpy(self) -> Any:
+        """Returns a copy of what the variable holds."""
+        return self.memory.array.copy()
+
+    @property
+    def _shared_name(self) -> str:
+        return str(self.path)
+
+    def _serialize_to_tensors(self) -> Any:
+        return {"VARIABLE_VALUE": self.value}
+
+    def _restore_from_tensors(self, restored_tensors: Any) -> Any:
+        self.assign(restored_tensors["VARIABLE_VALUE"])
+        return self.value
+
+
+class FusedAverages(KerasAverages):
+    """Averages in private memory, after eager steps on TensorFlow."""
+
+    def make_variable(self, owner: Any, arguments: dict[str, Any]) -> Any:
+        """See `KerasAverages`."""
+        with keras.name_scope(owner.name):
+            variable = PrivateVariable(trainable=False, **arguments)
+        owner._track_variable(variable)
+        return variable
+
+    def averager(
+        self,
+        pairs: Sequence[Pair],
+        taken: Any,
+        skipped: Any,
+        rule: Rule,
+        average_op: Callable[[Any, Any, Any], Any] | None,
+    ) -> Averager:
+        """See `Averages`."""
+        if average_op is not None:
+            return super().averager(pairs, taken, skipped, rule, average_op)
+        from ..tensorflow.fused import FusedAverager
+
+        return FusedAverager(
+            [(native(variable), average.memory) for variable, average in pairs],
+            taken.memory,
+            None if skipped is None else skipped.memory,
+            rule,
+        )
+
+
+def _natives(pairs: Sequence[Pair]) -> list[Pair]:
+    return [(native(variable), native(average)) for variable, average in pairs]
+
+
+AVERAGES = TensorFlowAverages() if BACKEND == "tensorflow" else KerasAverages()
+"""Those of the active backend."""

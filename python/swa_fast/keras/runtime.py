@@ -1,0 +1,148 @@
+"""The runtime of Keras 3: variables and optimizers on each of its backends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+try:
+    import keras
+except ImportError as error:
+    raise ImportError(
+        'swa_fast.keras needs Keras 3: pip install "swa-fast[keras]"', name="keras"
+    ) from error
+
+from .._keras.runtime import Runtime, all_finite
+
+
+class KerasRuntime(Runtime):
+    """Keras 3; subclasses know how their backend holds values."""
+
+    keras = keras
+    batch_norm: type = keras.layers.BatchNormalization
+    optimizers: tuple[type, ...] = (keras.optimizers.Optimizer,)
+
+    def label(self, variable: Any) -> str:
+        """Returns the variable's path."""
+        return str(variable.path)
+
+    def dtype(self, variable: Any) -> str:
+        """Returns the storage type."""
+        return str(keras.backend.standardize_dtype(variable.dtype))
+
+    def assign(self, variables: Sequence[Any], values: Sequence[Any]) -> None:
+        """Assigns each variable."""
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    def measured(self, variable: Any) -> Any:
+        """Copies to host memory."""
+        return np.asarray(keras.ops.convert_to_numpy(variable.value), np.float64)
+
+    def rate(self, optimizer: Any) -> float:
+        """Returns the rate, of a schedule at its present step."""
+        return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+    def rate_is_driven(self, optimizer: Any) -> bool:
+        """Asks the innermost optimizer of wrappers such as LossScaleOptimizer."""
+        rate = getattr(self.innermost(optimizer), "_learning_rate", None)
+        return not isinstance(rate, keras.Variable)
+
+
+class TensorFlowRuntime(KerasRuntime):
+    """Keras 3 on TensorFlow, whose variables share buffers: they are only read."""
+
+    name = "tensorflow"
+
+    def __init__(self) -> None:
+        """Starts without cached reads."""
+        super().__init__()
+        from ..tensorflow.variables import Reader
+
+        self._reader = Reader()
+
+    def views(self, variables: Sequence[Any]) -> list[Any]:
+        """Shares memory with the variables where they are on the CPU."""
+        return self._reader.read(self._native(variables))
+
+    def hold(self, variables: Sequence[Any]) -> list[Any]:
+        """Keeps the variables' tensors: an assign gives a variable a new buffer."""
+        from ..tensorflow.variables import tensors
+
+        return tensors(self._native(variables))
+
+    def measured(self, variable: Any) -> Any:
+        """Averages over the replicas of a strategy."""
+        from ..tensorflow.variables import measured
+
+        return measured(variable.value)
+
+    @staticmethod
+    def _native(variables: Sequence[Any]) -> list[Any]:
+        """Returns the `tf.Variable`s; `Variable.value` takes 20 times as long as `_value`."""
+        try:
+            return [variable._value for variable in variables]
+        except AttributeError:  # Keras's private name, so it may go
+            return [variable.value for variable in variables]
+
+
+class TorchRuntime(KerasRuntime):
+    """Keras 3 on PyTorch, whose values are torch tensors."""
+
+    name = "torch"
+
+    def views(self, variables: Sequence[Any]) -> list[Any]:
+        """Shares memory with the variables where they are on the CPU."""
+        return [variable.value.detach().cpu().contiguous() for variable in variables]
+
+    def hold(self, variables: Sequence[Any]) -> list[Any]:
+        """Clones on the device."""
+        return [variable.value.detach().clone() for variable in variables]
+
+    def finite(self, values: Sequence[Any]) -> bool:
+        """Widens bfloat16, which NumPy does not have."""
+        import torch
+
+        half = torch.bfloat16
+        return all_finite([v.float() if v.dtype == half else v for v in values])
+
+    def forward(self, model: Any, inputs: Any, *, training: bool) -> None:
+        """Runs the model without a graph of gradients."""
+        import torch
+
+        with torch.no_grad():
+            model(inputs, training=training)
+
+
+class JaxRuntime(KerasRuntime):
+    """Keras 3 on JAX, whose arrays never change."""
+
+    name = "jax"
+
+    def sync(self, model: Any) -> None:
+        """Asks the model, unless it is a layer, which is not trained."""
+        if hasattr(model, "jax_state_sync"):
+            model.jax_state_sync()
+
+    def views(self, variables: Sequence[Any]) -> list[Any]:
+        """Shares memory with the arrays where they are on the CPU."""
+        return [np.asarray(variable.value) for variable in variables]
+
+    def hold(self, variables: Sequence[Any]) -> list[Any]:
+        """Keeps the arrays."""
+        return [variable.value for variable in variables]
+
+
+_CLASSES = {kind.name: kind for kind in (TensorFlowRuntime, TorchRuntime, JaxRuntime)}
+
+
+def current() -> KerasRuntime:
+    """Returns the runtime of the backend that Keras runs on in this process."""
+    name = keras.backend.backend()
+    if name not in _CLASSES:
+        raise ImportError(
+            f"swa_fast.keras works on Keras's backends {sorted(_CLASSES)}. Received: {name!r}"
+        )
+    return _CLASSES[name]()

@@ -1,0 +1,125 @@
+"""The runtime of legacy Keras (tf_keras, Keras 2): variables and optimizers on TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+try:
+    import tensorflow as tf
+    import tf_keras
+except ImportError as error:
+    raise ImportError(
+        'swa_fast.tf_keras needs TensorFlow and tf_keras: pip install "swa-fast[tf_keras]"',
+        name=error.name,
+    ) from error
+
+from .._keras.runtime import Runtime
+from ..tensorflow.variables import Reader, measured, tensors
+
+
+class LegacyKerasRuntime(Runtime):
+    """tf_keras on TensorFlow, whose variables share buffers: they are only read."""
+
+    keras = tf_keras
+    name = "tensorflow"
+    # The base class of BatchNormalization is that of SyncBatchNormalization, too.
+    batch_norm: type = tf_keras.layers.BatchNormalization.__base__
+    optimizers: tuple[type, ...] = (
+        tf_keras.optimizers.Optimizer,
+        tf_keras.optimizers.legacy.Optimizer,
+    )
+
+    def __init__(self) -> None:
+        """Starts without cached reads."""
+        super().__init__()
+        self._reader = Reader()
+
+    def label(self, variable: Any) -> str:
+        """Returns the variable's name."""
+        return str(variable.name)
+
+    def dtype(self, variable: Any) -> str:
+        """Returns the storage type; "" for the tables of TextVectorization and StringLookup."""
+        dtype = getattr(variable, "dtype", None)
+        return "" if dtype is None else str(dtype.name)
+
+    def views(self, variables: Sequence[Any]) -> list[Any]:
+        """Shares memory with the variables where they are on the CPU."""
+        return self._reader.read([_unwrapped(variable) for variable in variables])
+
+    def hold(self, variables: Sequence[Any]) -> list[Any]:
+        """Keeps the variables' tensors: an assign gives a variable a new buffer."""
+        return tensors([_unwrapped(variable) for variable in variables])
+
+    def assign(self, variables: Sequence[Any], values: Sequence[Any]) -> None:
+        """Assigns each variable, in its own type."""
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(tf.cast(value, variable.dtype))
+
+    def measured(self, variable: Any) -> Any:
+        """Averages over the replicas of a strategy."""
+        return measured(variable)
+
+    def rate(self, optimizer: Any) -> float:
+        """Returns the rate, of a schedule at its present step."""
+        rate = optimizer.learning_rate
+        return float(tf.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate))
+
+    def rate_is_driven(self, optimizer: Any) -> bool:
+        """Asks the innermost optimizer of wrappers such as LossScaleOptimizer."""
+        optimizer = self.innermost(optimizer)
+        rate = getattr(optimizer, "_learning_rate", None)
+        if rate is None:
+            rate = optimizer._hyper["learning_rate"] if hasattr(optimizer, "_hyper") else None
+        return callable(rate)
+
+    def forward(self, model: Any, inputs: Any, *, training: bool) -> None:
+        """Runs the model eagerly, on arrays cast as `fit` would cast them."""
+        model(_tensors(inputs), training=training)
+
+    def stand_in(
+        self,
+        recorded: Callable[[Callable[..., Any]], Callable[..., Any]],
+        original: Callable[..., Any],
+    ) -> Callable[..., Any]:
+        """Keeps autograph out, and the recorder out of calls that only infer shapes."""
+        # In a graph Keras itself has autograph convert the `call` of classes that are not its own.
+        in_graph = original
+        if not getattr(original, "__module__", "").startswith("tf_keras."):
+            autograph = tf.__internal__.autograph
+            in_graph = autograph.tf_convert(original, autograph.control_status_ctx())
+        recorded_in_graph, recorded_eagerly = recorded(in_graph), recorded(original)
+
+        def chosen(*args: Any, **kwargs: Any) -> Any:
+            if tf.executing_eagerly():
+                return recorded_eagerly(*args, **kwargs)
+            name = getattr(tf.compat.v1.get_default_graph(), "name", "")
+            infers = name.endswith("_scratch_graph")
+            return (in_graph if infers else recorded_in_graph)(*args, **kwargs)
+
+        return tf.autograph.experimental.do_not_convert(chosen)  # type: ignore[no-any-return]
+
+
+def _unwrapped(variable: Any) -> Any:
+    """Returns the variable inside of the AutoCastVariable of mixed precision."""
+    return getattr(variable, "_variable", variable)
+
+
+def _tensors(inputs: Any) -> Any:
+    floatx = tf_keras.backend.floatx()
+    return tf.nest.map_structure(
+        lambda value: (
+            tf.cast(value, floatx)
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+            else tf.convert_to_tensor(value)
+        ),
+        inputs,
+    )
+
+
+def current() -> LegacyKerasRuntime:
+    """Returns the runtime of legacy Keras."""
+    return LegacyKerasRuntime()
