@@ -1,5 +1,6 @@
 #include "core/plan.h"
 
+#include <algorithm>
 #include <string>
 
 #include "core/error.h"
@@ -261,8 +262,12 @@ bool Plan::rebind(const std::vector<Buffer>& values) {
   return true;
 }
 
-void Plan::run(const Action* actions, const cuda::Streams& streams) {
+void Plan::run(const Action* actions, const cuda::Streams& streams, int own_threads) {
   cuda_.run(actions, streams);
+  if (own_threads > 0) {
+    cpu_.run_on_own_threads(actions, std::min(own_threads, cpu::threads_for(cpu_.bytes(actions))));
+    return;
+  }
   const cpu::CallThreads threads(cpu_.bytes(actions));
   cpu_.run(actions, threads.count());
 }

@@ -65,8 +65,10 @@ class Plan {
 
   // Does the work, by the action of each average: on the CPU before it returns, on CUDA devices in
   // the order of their streams. Call it without the interpreter lock, and from one thread at a
-  // time. Throws RuntimeError if CUDA refuses a launch; nothing else can fail.
-  void run(const Action* actions, const cuda::Streams& streams = {});
+  // time. With `own_threads`, the CPU's part takes at most so many threads, made for this run, and
+  // leaves OpenMP's alone: for work in the background. Throws RuntimeError if CUDA refuses a launch;
+  // nothing else can fail.
+  void run(const Action* actions, const cuda::Streams& streams = {}, int own_threads = 0);
 
  private:
   // A pair, found again when its value moves.

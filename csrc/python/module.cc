@@ -8,6 +8,7 @@
 #include "python/build_info.h"
 #include "python/calls.h"
 #include "python/docstrings.h"
+#include "python/host_copies.h"
 #include "python/prepared.h"
 
 namespace py = pybind11;
@@ -66,6 +67,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("combine_", &combine_lists, py::arg("outputs"), py::arg("sources"), py::arg("weights"),
         doc::kCombine);
   bind_prepared(&m);
+  bind_host_copies(&m);
   m.def("set_num_threads", &set_threads, py::arg("n"), doc::kSetNumThreads);
   m.def("get_num_threads", &cpu::get_num_threads, doc::kGetNumThreads);
   m.def("build_info", &build_info, doc::kBuildInfo);

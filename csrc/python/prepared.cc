@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/weight.h"
 #include "python/calls.h"
+#include "python/collectable.h"
 #include "python/docstrings.h"
 #include "python/import/route.h"
 #include "python/import/torch.h"
@@ -228,7 +229,7 @@ void Prepared::mark_written(const std::vector<Action>& actions) const {
   }
 }
 
-bool Prepared::run(py::handle actions, py::handle values) {
+bool Prepared::run(py::handle actions, py::handle values, int own_threads) {
   const std::vector<Action> parsed = parse_actions(actions);
   const auto due = [](const Action& action) { return action.kind != Action::kNothing; };
   if (std::none_of(parsed.begin(), parsed.end(), due)) return true;
@@ -239,7 +240,7 @@ bool Prepared::run(py::handle actions, py::handle values) {
   const cuda::Streams streams = current_streams(owners_);
   mark_written(parsed);
   const py::gil_scoped_release unlocked;
-  plan_.run(parsed.data(), streams);
+  plan_.run(parsed.data(), streams, own_threads);
   return true;
 }
 
@@ -262,30 +263,9 @@ void Prepared::clear() {
   lists_.clear();
 }
 
-namespace {
-
-Prepared* prepared_of(PyObject* self) { return py::cast<Prepared*>(py::handle(self)); }
-
-// Lets Python's collector free a model that holds its own averager.
-void make_collectable(PyHeapTypeObject* heap_type) {
-  PyTypeObject* const type = &heap_type->ht_type;
-  type->tp_flags |= Py_TPFLAGS_HAVE_GC;
-  type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) -> int {
-    Py_VISIT(Py_TYPE(self));
-    if (!py::detail::is_holder_constructed(self)) return 0;
-    return prepared_of(self)->traverse(visit, arg);
-  };
-  type->tp_clear = [](PyObject* self) -> int {
-    prepared_of(self)->clear();
-    return 0;
-  };
-}
-
-}  // namespace
-
 void bind_prepared(py::module_* m) {
   m->def("identities_of", &identities_of, py::arg("objects"), doc::kIdentitiesOf);
-  py::class_<Prepared>(*m, "Prepared", py::custom_type_setup(make_collectable), doc::kPrepared)
+  py::class_<Prepared>(*m, "Prepared", py::custom_type_setup(make_collectable<Prepared>), doc::kPrepared)
       .def(py::init([](py::handle values, py::handle targets, const std::string& values_name,
                        const std::string& op) {
              return std::make_unique<Prepared>(values, values_name.c_str(), targets, op);
@@ -296,7 +276,8 @@ void bind_prepared(py::module_* m) {
            py::arg("with_buffers"), py::arg("lists_plainly"))
       .def("watch_targets", &Prepared::watch_targets, py::arg("module"), py::arg("tensors"),
            py::arg("with_buffers"), py::arg("lists_plainly"))
-      .def("run", &Prepared::run, py::arg("actions"), py::arg("values") = py::none());
+      .def("run", &Prepared::run, py::arg("actions"), py::arg("values") = py::none(),
+           py::arg("own_threads") = 0);
 }
 
 }  // namespace swa_fast

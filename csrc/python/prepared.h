@@ -35,8 +35,8 @@ class Prepared {
   // Takes a snapshot. actions: for each average None (not due), the count of a mean (int), or the
   // weight of the value (float). values: a list of tensors, or None for those watched. False, and
   // nothing was written, if the tensors are not those that this was prepared for, so that another
-  // must be made. Throws Error.
-  bool run(pybind11::handle actions, pybind11::handle values);
+  // must be made. own_threads: as of Plan::run. Throws Error.
+  bool run(pybind11::handle actions, pybind11::handle values, int own_threads);
 
   int traverse(visitproc visit, void* arg) const;
   void clear();

@@ -10,6 +10,7 @@
 #include "cuda/combine_thread.h"
 #include "cuda/kernel_table.h"
 #include "cuda/thread.h"
+#include "fake_transfers.h"
 
 namespace host_grid {
 
@@ -86,6 +87,7 @@ inline int enter(int device) {
 }
 inline void leave() { record.entered.pop_back(); }
 inline int synchronize(void* stream) {
+  fake_transfers::make_copies();
   record.waits.push_back(stream);
   return record.fail_wait;
 }
@@ -106,9 +108,12 @@ inline const swa_fast::cuda::KernelTable& kernels() {
 // While alive, CUDA devices are there, and a kernel takes so many bytes of arguments.
 class Installed {
  public:
-  explicit Installed(size_t arguments = swa_fast::cuda::kLargeArguments)
-      : backend_{&kernels(), arguments, enter, leave, synchronize, device_of_pointer, error_text} {
+  explicit Installed(size_t arguments = swa_fast::cuda::kLargeArguments, bool batches = true)
+      : backend_{&kernels(),        arguments,  enter,       leave, synchronize,
+                 device_of_pointer, error_text, &transfers_},
+        transfers_(fake_transfers::functions(batches)) {
     record = {};
+    fake_transfers::journal = {};
     swa_fast::cuda::set_backend(&backend_);
   }
   ~Installed() { swa_fast::cuda::set_backend(nullptr); }
@@ -117,6 +122,7 @@ class Installed {
 
  private:
   swa_fast::cuda::Backend backend_;
+  swa_fast::cuda::Transfers transfers_;
 };
 
 }  // namespace host_grid

@@ -18,7 +18,7 @@ from .mismatch import describe_mismatch
 from .mixed_pass import MixedPass, prepare_pass
 from .module_tree import lists_plainly
 from .nonfinite import all_finite
-from .offload import Offload, OffloadError, offloads
+from .offload import Offload, OffloadError, fold_threads, offloads
 from .sharding import agree, is_sharded, local_all, reshard
 from .source import Source
 
@@ -71,6 +71,7 @@ class Snapshots:
         self._submitted: list[int] = []  # the averages whose snapshots are in flight
         self._pass: _core.Prepared | MixedPass | None = None
         self._quick: _core.Prepared | None = None  # what may run and look at nothing else
+        self._watched = False  # whether `offload` finds the values by itself
 
     def update(self, values: Any = None) -> bool:
         """Takes the values into the averages that are due, and counts the update.
@@ -99,26 +100,66 @@ class Snapshots:
     def _take(self, weights: list[Any], values: Any) -> list[Any]:
         """Takes the snapshots; returns the weights, with None in the place of one left out."""
         self.settle()
+        if values is None and self._watched and self._submit(None, weights):
+            return weights
         tensors = self.values_of(values, "values")
         if self._skips_nonfinite and not agree(all_finite(local_all(tensors)), tensors):
             for index, weight in enumerate(weights):
                 self.skipped[index] += weight is not None
             return [None] * len(weights)
         if offloads(self.device, tensors):
-            self._require_match(tensors)
-            self.offload.submit(local_all(tensors), lambda staged: self._fold(staged, weights))
-            self._submitted = [i for i, weight in enumerate(weights) if weight is not None]
+            self._offload(tensors, weights, watch=values is None)
         else:
             with self.explained(tensors):
                 self._fold(local_all(tensors), weights, watch=values is None)
         return weights
 
-    def _fold(self, values: Sequence[Any], weights: Sequence[Any], watch: bool = False) -> None:
-        """Takes ``values``, plain tensors, into the averages, and prepares what was not."""
-        if self._pass is None or not self._pass.run(weights, values):
+    def _offload(self, tensors: list[Any], weights: list[Any], watch: bool) -> None:
+        """Starts an update in the background, and prepares what was not."""
+        parts = local_all(tensors)
+        if not self._submit(parts, weights):
+            self._require_match(tensors)
+            self._watched = False
+            self.offload.stage(parts)
+            if not self._submit(parts, weights):
+                raise RuntimeError(
+                    "the parameters were changed by another thread during the update"
+                )
+        if watch and not (self._watched or self._skips_nonfinite or self.is_sharded):
+            self.offload.watch(lambda copies: self._watch_copies(copies, parts))
+
+    def _watch_copies(self, copies: _core.HostCopies, values: Sequence[Any]) -> bool:
+        source = self.source
+        if source.module is not None:
+            self._watched = copies.watch_values(
+                source.module, values, source.use_buffers, lists_plainly
+            )
+        return self._watched
+
+    def _submit(self, values: Sequence[Any] | None, weights: list[Any]) -> bool:
+        """Starts an update, if what is staged is for these values; None for those watched."""
+        threads = fold_threads()
+        if not self.offload.submit(values, lambda staged: self._fold(staged, weights, threads)):
+            return False
+        self._submitted = [i for i, weight in enumerate(weights) if weight is not None]
+        return True
+
+    def _fold(
+        self,
+        values: Sequence[Any],
+        weights: Sequence[Any],
+        own_threads: int = 0,
+        watch: bool = False,
+    ) -> None:
+        """Takes ``values``, plain tensors, into the averages, and prepares what was not.
+
+        Args:
+            own_threads: in the background, how many threads it may take; 0 for those of a call.
+        """
+        if self._pass is None or not self._pass.run(weights, values, own_threads):
             self._forget()
             prepared = self._prepare(values)
-            if not prepared.run(weights, values):
+            if not prepared.run(weights, values, own_threads):
                 raise RuntimeError(
                     "the parameters were changed by another thread during the update"
                 )
@@ -276,6 +317,7 @@ class Snapshots:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores from a pickle."""
         self.__dict__.update(state)
+        self._watched = False
         self.arenas = [Arena(tensors, *_as_before(tensors)) for tensors in state["arenas"]]
         self._forget()
 
