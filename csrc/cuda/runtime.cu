@@ -114,8 +114,8 @@ std::string error_text(int error) {
          "): " + cudaGetErrorString(code);
 }
 
-// cuMemcpyBatchAsync as it is from CUDA 12.8 on; later versions have another form of it under another
-// version number.
+// cuMemcpyBatchAsync as it is from CUDA 12.8 on; later versions have another form of it under
+// another version number.
 #if CUDART_VERSION >= 12080
 using CopyBatch = CUresult (*)(CUdeviceptr* to, CUdeviceptr* from, size_t* bytes, size_t count,
                                CUmemcpyAttributes* attributes, size_t* first_of_attributes,
@@ -125,8 +125,8 @@ CopyBatch copy_batch_function() {
   static const CopyBatch function = [] {
     void* address = nullptr;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuMemcpyBatchAsync", &address, 12080,
-                                                               cudaEnableDefault, &found);
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuMemcpyBatchAsync", &address,
+                                                               12080, cudaEnableDefault, &found);
     if (error != cudaSuccess) cudaGetLastError();
     const bool usable = error == cudaSuccess && found == cudaDriverEntryPointSuccess;
     return usable ? reinterpret_cast<CopyBatch>(address) : nullptr;

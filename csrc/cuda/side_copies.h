@@ -12,8 +12,8 @@
 namespace swa_fast::cuda {
 
 // One set of copies at a time: start(), then hold_back() as often as something is about to be
-// written, then wait(). Each device has a side stream and an event, made when first needed and kept.
-// By one thread at a time, but for wait(), beside which another thread may hold back.
+// written, then wait(). Each device has a side stream and an event, made when first needed and
+// kept. By one thread at a time, but for wait(), beside which another thread may hold back.
 class SideCopies {
  public:
   struct Copy {

@@ -8,7 +8,8 @@ namespace swa_fast::cuda {
 // What CUDA returns for a function that the driver does not support (cudaErrorNotSupported).
 inline constexpr int kNotSupported = 801;
 
-// Functions for the device that is current; those that return int give a cudaError_t, 0 for success.
+// Functions for the device that is current; those that return int give a cudaError_t, 0 for
+// success.
 struct Transfers {
   // A stream that waits for no other, and an event without a time; the host sleeps on it.
   int (*make_stream)(void** stream);

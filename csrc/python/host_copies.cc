@@ -111,8 +111,8 @@ bool HostCopies::look_at_all(const OwnedObjects& owned, std::vector<Buffer>* loo
   bool all_seen = true;
   for (size_t i = 0; i < owned.size() && all_seen; ++i) {
     const Route& route = route_of(Py_TYPE(owned.at(i)));
-    all_seen = route.kind == Route::kExchange &&
-               look_at_exchange(owned.at(i), *route.api, &(*looks)[i]);
+    all_seen =
+        route.kind == Route::kExchange && look_at_exchange(owned.at(i), *route.api, &(*looks)[i]);
   }
   if (!all_seen) {
     py::list list;

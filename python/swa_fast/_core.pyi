@@ -102,12 +102,16 @@ class Prepared:
     # Takes a snapshot. For each average: None if it is not due, the count of a mean (int), or the
     # weight of the value (float). False, and nothing was written, if the tensors are not those that
     # this was prepared for. With `own_threads`, the CPU's part takes at most so many threads, made
-    # for this run, and leaves OpenMP's alone.
+    # for this run, and leaves OpenMP's alone. With `gate`, an int64 tensor of 1 + 2 K elements on
+    # the CUDA device of all tensors (0; the counts of the K averages; the snapshots left out of
+    # each), the device leaves the snapshot out if a value is NaN or infinite, and counts; means
+    # take their counts from there. Nothing is waited for.
     def run(
         self,
         actions: Sequence[int | float | None],
         values: Sequence[Any] | None = None,
         own_threads: int = 0,
+        gate: Any = None,
     ) -> bool: ...
 
 # The version counters of torch tensors, read when this is made.
@@ -116,8 +120,8 @@ class Versions:
     # The index of the first tensor that was written since, or -1.
     def first_changed(self) -> int: ...
 
-# Copies of torch tensors, each dense, into as many tensors in host memory of the same dtypes, shapes
-# and strides; one set of copies at a time.
+# Copies of torch tensors, each dense, into as many tensors in host memory of the same dtypes,
+# shapes and strides; one set of copies at a time.
 class HostCopies:
     def __init__(self, values: Sequence[Any], staging: Sequence[Any]) -> None: ...
     # As of Prepared: from now on start() takes the values from the module's tree.
@@ -128,9 +132,9 @@ class HostCopies:
         with_buffers: bool,
         lists_plainly: Callable[[type], bool],
     ) -> bool: ...
-    # Copies values in host memory at once, and queues the copies of the others; returns those. Their
-    # memory is not reused before wait() has returned. None, and nothing was started, if the values
-    # are not those that this was prepared for.
+    # Copies values in host memory at once, and queues the copies of the others; returns those.
+    # Their memory is not reused before wait() has returned. None, and nothing was started, if the
+    # values are not those that this was prepared for.
     def start(self, values: Sequence[Any] | None = None) -> list[Any] | None: ...
     # Lets work that is queued from now on wait, on its device, for the copies.
     def hold_back_writers(self) -> None: ...

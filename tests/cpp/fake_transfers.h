@@ -97,8 +97,9 @@ inline int copy_batch(void** to, void** from, size_t* bytes, size_t count, void*
 
 // `batches`: whether the driver has the call for several copies.
 inline swa_fast::cuda::Transfers functions(bool batches) {
-  return {make_stream,  make_event,   destroy, record, wait_on_device,
-          wait_on_host, is_capturing, copy,    batches ? copy_batch : nullptr};
+  return {make_stream,  make_event,     destroy,
+          record,       wait_on_device, wait_on_host,
+          is_capturing, copy,           batches ? copy_batch : nullptr};
 }
 
 }  // namespace fake_transfers

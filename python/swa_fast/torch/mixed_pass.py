@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -56,6 +56,11 @@ def prepare_pass(
     if not mixed.is_needed:
         raise refusal
     return mixed
+
+
+def is_prepared(one: _core.Prepared | MixedPass) -> TypeGuard[_core.Prepared]:
+    """Tells whether native code serves all of a pass."""
+    return isinstance(one, _core.Prepared)
 
 
 class MixedPass:
@@ -152,9 +157,7 @@ class MixedPass:
             and self._apart == frozenset(copied)
         )
 
-    def run(
-        self, weights: Sequence[Weight], values: Sequence[Any], own_threads: int = 0
-    ) -> bool:
+    def run(self, weights: Sequence[Weight], values: Sequence[Any], own_threads: int = 0) -> bool:
         """Takes the snapshots.
 
         Args:

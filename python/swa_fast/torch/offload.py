@@ -9,10 +9,10 @@ cannot be seen).
 
 There is one block of pinned memory, so an update waits for the one before it. Reads wait too.
 
-The copies are queued, and the versions of the tensors compared, by native code in one call each. The
-background thread is Python's: it holds the interpreter lock for those calls, and for the look at
-the tensors before the fold, some ten microseconds each, because versions can be read in no other
-way. It holds no lock while it waits, or while the fold runs.
+The copies are queued, and the versions of the tensors compared, by native code in one call each.
+The background thread is Python's: it holds the interpreter lock while it compares the versions,
+which can be read in no other way, and while it looks at the tensors before the fold, some ten
+microseconds each. It holds no lock while it waits, or while the fold runs.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from swa_fast import _core
 # Copies begin at multiples of this many bytes: a cache line, and more than any dtype's size.
 _ALIGNMENT = 64
 
-# The fold takes at most so many threads, and at most half of those that a call may use: the training
-# loop needs its core. On the GPU machine that was measured (docs/cuda.md), 4 of 16 threads fold 86 M
-# elements in 16 ms, behind a step of 29 ms.
+# The fold takes at most so many threads, and at most half of those that a call may use: the
+# training loop needs its core. On the GPU machine that was measured (docs/cuda.md), 4 of 16 threads
+# fold 86 M elements in 16 ms, behind a step of 29 ms.
 _MOST_FOLD_THREADS = 4
 
 

@@ -99,7 +99,7 @@ def test_values_of_a_module_are_found_by_themselves() -> None:
 def test_places_that_do_not_fit_are_refused(place: Any, error: Any, match: str) -> None:
     with pytest.raises(error, match=match):
         _core.HostCopies([torch.zeros(6)], [place()])
-    with pytest.raises(ValueError, match="as many places as values. Received: 1 for 2"):
+    with pytest.raises(ValueError, match=r"as many places as values\. Received: 1 for 2"):
         _core.HostCopies([torch.zeros(6)] * 2, [torch.zeros(6)])
 
 
