@@ -10,7 +10,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "core/float16.h"
+#include "core/finite.h"
 #include "cuda/table.h"
 #include "cuda/vector.h"
 
@@ -29,37 +29,6 @@ struct Gate {
 
   int64_t* counts() const { return words + 1; }
 };
-
-// The exponent of a number that is NaN or infinite: all of these bits are set.
-template <class T>
-struct Exponent;
-template <>
-struct Exponent<double> {
-  using Bits = uint64_t;
-  static constexpr Bits kAll = 0x7ff0000000000000u;
-};
-template <>
-struct Exponent<float> {
-  using Bits = uint32_t;
-  static constexpr Bits kAll = 0x7f800000u;
-};
-template <>
-struct Exponent<Float16> {
-  using Bits = uint16_t;
-  static constexpr Bits kAll = 0x7c00u;
-};
-template <>
-struct Exponent<BFloat16> {
-  using Bits = uint16_t;
-  static constexpr Bits kAll = 0x7f80u;
-};
-
-template <class T>
-SWA_FAST_HOST_DEVICE bool is_finite(T number) {
-  using Bits = typename Exponent<T>::Bits;
-  constexpr Bits kAll = Exponent<T>::kAll;
-  return (bit_cast<Bits>(number) & kAll) != kAll;
-}
 
 // Thread `thread` of block `block` of a grid with one block per chunk of a table whose rows have no
 // targets: raises the flag if a number is not finite. Several threads may write it: the same.

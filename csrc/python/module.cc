@@ -66,6 +66,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("copy_", &copy_lists, py::arg("dst"), py::arg("src"), doc::kCopy);
   m.def("combine_", &combine_lists, py::arg("outputs"), py::arg("sources"), py::arg("weights"),
         doc::kCombine);
+  m.def("all_finite", &all_finite, py::arg("tensors"), doc::kAllFinite);
   bind_prepared(&m);
   bind_host_copies(&m);
   m.def("set_num_threads", &set_threads, py::arg("n"), doc::kSetNumThreads);

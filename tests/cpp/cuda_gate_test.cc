@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "core/error.h"
+#include "core/finite.h"
 #include "core/plan.h"
 #include "cuda_buffers.h"
 #include "host_grid.h"
@@ -49,7 +50,7 @@ struct Model {
   static std::vector<T> finite(size_t count, cases::Random& random) {
     std::vector<T> numbers = cases::random_values<T>(count, random);
     for (T& number : numbers) {
-      if (!swa_fast::cuda::is_finite(number)) number = T{};
+      if (!swa_fast::is_finite(number)) number = T{};
     }
     return numbers;
   }
@@ -133,22 +134,21 @@ TEST(every_pattern_of_bits_is_told_as_the_standard_library_does) {
   for (int bits = 0; bits < 1 << 16; ++bits) {
     const swa_fast::Float16 half = {static_cast<uint16_t>(bits)};
     const swa_fast::BFloat16 brain = {static_cast<uint16_t>(bits)};
-    if (swa_fast::cuda::is_finite(half) != std::isfinite(swa_fast::to_float(half)) ||
-        swa_fast::cuda::is_finite(brain) != std::isfinite(swa_fast::to_float(brain))) {
+    if (swa_fast::is_finite(half) != std::isfinite(swa_fast::to_float(half)) ||
+        swa_fast::is_finite(brain) != std::isfinite(swa_fast::to_float(brain))) {
       CHECK_EQ(bits, -1);
     }
   }
   using Double = std::numeric_limits<double>;
   using Float = std::numeric_limits<float>;
   for (const double number : {0.0, -0.0, Double::max(), Double::lowest(), Double::denorm_min()}) {
-    CHECK(swa_fast::cuda::is_finite(number));
+    CHECK(swa_fast::is_finite(number));
   }
   for (const float number : {Float::max(), Float::lowest(), Float::denorm_min()}) {
-    CHECK(swa_fast::cuda::is_finite(number));
+    CHECK(swa_fast::is_finite(number));
   }
   for (const double number : {Double::infinity(), -Double::infinity(), Double::quiet_NaN()}) {
-    CHECK(!swa_fast::cuda::is_finite(number) &&
-          !swa_fast::cuda::is_finite(static_cast<float>(number)));
+    CHECK(!swa_fast::is_finite(number) && !swa_fast::is_finite(static_cast<float>(number)));
   }
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from swa_fast import _core
 from swa_fast.average import Average
 
 # Averages whose counts the device can keep; native code has the same number.
@@ -25,8 +26,8 @@ def check_nonfinite(nonfinite: Any) -> str:
 def all_finite(tensors: list[Any]) -> bool:
     """Tells whether every floating-point element of ``tensors`` is finite, in one pass.
 
-    The largest magnitude is NaN or infinite exactly if an element is; unlike a sum it cannot
-    overflow.
+    By native code on the CPU. By torch elsewhere, and of tensors that native code cannot read: the
+    largest magnitude is NaN or infinite exactly if an element is; unlike a sum it cannot overflow.
     """
     by_device: dict[Any, list[Any]] = {}
     for tensor in tensors:
@@ -34,7 +35,14 @@ def all_finite(tensors: list[Any]) -> bool:
             by_device.setdefault(tensor.device, []).append(
                 torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
             )
-    for group in by_device.values():
+    for device, group in by_device.items():
+        if device.type == "cpu":
+            try:
+                if _core.all_finite(group):
+                    continue
+                return False
+            except (BufferError, TypeError):  # with gaps, or of a kind that is not dense
+                pass
         norms = torch._foreach_norm(group, ord=float("inf"))
         largest = torch.stack([norm.to(torch.float64) for norm in norms])
         if not bool(torch.isfinite(largest).all()):
