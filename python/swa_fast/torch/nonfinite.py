@@ -91,7 +91,8 @@ def can_be_gated(averages: Sequence[Average]) -> bool:
 
 
 def gate_device(values: Sequence[Any]) -> Any:
-    """Returns the one GPU that all the values are on, or None."""
+    """Returns the one GPU that all the values are on, or None; none holds nothing at all."""
     devices = {value.device for value in values}
     device = devices.pop()
-    return device if device.type == "cuda" and not devices else None
+    is_one = device.type == "cuda" and not devices and any(value.numel() for value in values)
+    return device if is_one else None

@@ -11,8 +11,8 @@ There is one block of pinned memory, so an update waits for the one before it. R
 
 The copies are queued, and the versions of the tensors compared, by native code in one call each.
 The background thread is Python's: it holds the interpreter lock while it compares the versions,
-which can be read in no other way, and while it looks at the tensors before the fold, some ten
-microseconds each. It holds no lock while it waits, or while the fold runs.
+which can be read in no other way, and while it looks at the tensors before the fold: 8 and about
+25 us for 152 tensors. It holds no lock while it waits, or while the fold runs.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Snapshots:
     def _take_gated(self, tensors: list[Any], weights: list[Any], watch: bool) -> bool:
         """Lets the device take the snapshots or leave them out; False where it cannot."""
         device = gate_device(tensors) if self._may_gate and not self.is_sharded else None
-        if device is None or self.device not in (None, device):
+        if device is None or self.arenas[0].tensors[0].device != device:
             return False
         with self.explained(tensors):
             if self._pass is None:
