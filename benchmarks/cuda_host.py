@@ -5,6 +5,9 @@
 Lists of four-element tensors, so that the host is the slower side: calls are timed behind each
 other, and nobody waits for the device. The same call on CPU tensors stands beside it. The table of
 pairs goes by value in a launch's arguments: up to 167 pairs in 4 KB of them, up to 1,361 in 32 KB.
+
+Then the copies of averages in host memory, of one-element tensors: queued by native code, and by
+torch one by one, as it was before. Both wait for their copies.
 """
 
 from __future__ import annotations
@@ -17,9 +20,13 @@ from typing import Any
 import swa_fast
 from budgets import Finding, main
 from swa_fast.bench.timing import compare
+from swa_fast.torch.offload import CudaCopier
 
 LENGTHS = (1, 10, 100, 167, 168, 400, 1361)
 """Pairs per call."""
+
+COPIES = (152,)
+"""Tensors that are copied to host memory: those of vit_base_patch16_224."""
 
 
 def measure(workload: None, seconds: float, device: str = "cuda") -> Iterator[Finding]:
@@ -41,6 +48,29 @@ def measure(workload: None, seconds: float, device: str = "cuda") -> Iterator[Fi
         yield Finding(
             f"{length} pairs", "host time of a call", compare(calls, seconds / len(LENGTHS))
         )
+    for length in COPIES:
+        values = [torch.zeros(1, device=device) for _ in range(length)]
+        copier = CudaCopier()
+        calls = {
+            "copies by native code": functools.partial(_copy, values, copier, copier.stage(values)),
+            "copies by torch": functools.partial(_copy_one_by_one, torch, values, {}),
+        }
+        yield Finding(f"{length} tensors", "host time of copies", compare(calls, seconds))
+
+
+def _copy(values: list[Any], copier: CudaCopier, staging: list[Any]) -> None:
+    copies = copier.start(staging, values)
+    assert copies is not None
+    copies.wait()
+
+
+def _copy_one_by_one(torch: Any, values: list[Any], places: dict[int, Any]) -> None:
+    for index, value in enumerate(values):
+        if index not in places:
+            places[index] = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+        places[index].copy_(value.detach(), non_blocking=True)
+    if values[0].is_cuda:
+        torch.cuda.current_stream().synchronize()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ pybind11_add_module(_core MODULE
   csrc/python/module.cc
   csrc/python/build_info.cc
   csrc/python/calls.cc
+  csrc/python/host_copies.cc
   csrc/python/prepared.cc
   csrc/python/walk.cc
   csrc/python/import/capsule.cc

@@ -17,6 +17,7 @@ struct Action {
   };
   Kind kind;
   Weight weight;
+  bool is_mean = false;  // with a gate: the weight is that of a mean, by the device's own count
 };
 
 // The action of a snapshot with this weight. Bits are compared: to a thread that reads subnormals

@@ -1,8 +1,10 @@
 #include "core/plan.h"
 
+#include <algorithm>
 #include <string>
 
 #include "core/error.h"
+#include "core/layout.h"
 #include "cpu/isa.h"
 #include "cpu/threads.h"
 
@@ -77,7 +79,7 @@ void check_devices(const TensorLists& lists, const Counter* counter) {
 Plan::Plan(bool kept, const Counter* counter) : kept_(kept), counter_(counter) {
   if (counter == nullptr) return;
   check_counter(*counter);
-  cuda_.set_counter(static_cast<const int64_t*>(counter->buffer.data));
+  cuda_.set_counter(static_cast<int64_t*>(counter->buffer.data));
 }
 
 // A list of targets on the way through the values.
@@ -130,7 +132,10 @@ void Plan::add(Op op, const char* values_name, const std::vector<Buffer>& values
     places_.reserve(pairs_);
   }
   for (size_t i = 0; i < count; ++i) {
-    if (kept_) values_.add(values[i]);
+    if (kept_) {
+      finite_.add(values_.size(), values[i]);
+      values_.add(values[i]);
+    }
     bool starts = true;
     for (Cursor& cursor : cursors) {
       const int64_t item = cursor.take(i);
@@ -258,11 +263,48 @@ bool Plan::rebind(const std::vector<Buffer>& values) {
   cuda_.finish();
   read_.swap(read);
   for (size_t i = 0; i < values.size(); ++i) values_.move(i, values[i].data);
+  finite_.move(values);
   return true;
 }
 
-void Plan::run(const Action* actions, const cuda::Streams& streams) {
+cuda::Gate Plan::check_gate(const char* name, const Buffer& counts, int averages) const {
+  const int device = cuda_.only_device();
+  const bool fits = counts.dtype == DType{kCodeInt, 64} && counts.ndim == 1 &&
+                    counts.numel == cuda::gate_words(averages) && is_dense(counts) &&
+                    averages <= cuda::kMostGated;
+  if (!fits) {
+    throw_value_error(std::string(name) + " must be an int64 tensor of " +
+                      std::to_string(cuda::gate_words(averages)) + " elements for " +
+                      std::to_string(averages) + " averages, of which there may be " +
+                      std::to_string(cuda::kMostGated) + ". Received: " + dtype_name(counts.dtype) +
+                      ", shape " + shape_text(counts));
+  }
+  if (!cpu_.empty() || device < 0 || counts.device.type != DeviceType::kCuda ||
+      counts.device.index != device) {
+    throw_value_error(std::string(name) + " is on " + device_name(counts.device) +
+                      ": it must be on one CUDA device with all averages and values");
+  }
+  const auto begin = reinterpret_cast<uintptr_t>(counts.data);
+  for (const std::vector<Range>* ranges : {&written_, &read_}) {
+    for (const Range& range : *ranges) {
+      if (range.begin < begin + static_cast<uintptr_t>(counts.num_bytes()) && begin < range.end) {
+        throw_value_error(name_of(range) + " and " + name + " overlap in memory");
+      }
+    }
+  }
+  return {static_cast<int64_t*>(counts.data), averages};
+}
+
+void Plan::run_gated(const Action* actions, const cuda::Streams& streams, const cuda::Gate& gate) {
+  cuda_.run(actions, streams, &gate, &finite_);
+}
+
+void Plan::run(const Action* actions, const cuda::Streams& streams, int own_threads) {
   cuda_.run(actions, streams);
+  if (own_threads > 0) {
+    cpu_.run_on_own_threads(actions, std::min(own_threads, cpu::threads_for(cpu_.bytes(actions))));
+    return;
+  }
   const cpu::CallThreads threads(cpu_.bytes(actions));
   cpu_.run(actions, threads.count());
 }

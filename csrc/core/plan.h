@@ -65,8 +65,18 @@ class Plan {
 
   // Does the work, by the action of each average: on the CPU before it returns, on CUDA devices in
   // the order of their streams. Call it without the interpreter lock, and from one thread at a
-  // time. Throws RuntimeError if CUDA refuses a launch; nothing else can fail.
-  void run(const Action* actions, const cuda::Streams& streams = {});
+  // time. With `own_threads`, the CPU's part takes at most so many threads, made for this run, and
+  // leaves OpenMP's alone: for work in the background. Throws RuntimeError if CUDA refuses a
+  // launch; nothing else can fail.
+  void run(const Action* actions, const cuda::Streams& streams = {}, int own_threads = 0);
+
+  // Checks that a snapshot can be taken under a gate with the counts in `counts`: an int64 tensor
+  // of gate_words(averages) elements on the one CUDA device of all pairs, in memory of its own.
+  // Throws Error.
+  cuda::Gate check_gate(const char* name, const Buffer& counts, int averages) const;
+  // Takes a snapshot unless a value is NaN or infinite, which is found on the device, and counts it
+  // there; nothing is waited for. Only of a plan that is kept. Throws as run().
+  void run_gated(const Action* actions, const cuda::Streams& streams, const cuda::Gate& gate);
 
  private:
   // A pair, found again when its value moves.
@@ -103,6 +113,7 @@ class Plan {
   // Of a plan that is kept:
   Signature values_;
   std::vector<Place> places_;
+  cuda::FiniteCheck finite_;
 };
 
 }  // namespace swa_fast

@@ -1,6 +1,8 @@
 #include "cpu/launch.h"
 
 #include <algorithm>
+#include <exception>
+#include <thread>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -133,6 +135,23 @@ void Launch::run(const Action* actions, [[maybe_unused]] int threads) const noex
   }
 #endif
   run_between(actions, {0, 0}, {segments_.size(), 0});
+}
+
+void Launch::run_on_own_threads(const Action* actions, int threads) const noexcept {
+  if (segments_.empty()) return;
+  const auto run_share = [&](int index) {
+    run_between(actions, share_begin(index, threads), share_begin(index + 1, threads));
+  };
+  std::vector<std::thread> others;
+  int next = 1;
+  try {
+    others.reserve(static_cast<size_t>(threads));
+    for (; next < threads; ++next) others.emplace_back(run_share, next);
+  } catch (const std::exception&) {  // the system gives no more of them
+  }
+  run_share(0);
+  for (; next < threads; ++next) run_share(next);
+  for (std::thread& other : others) other.join();
 }
 
 }  // namespace swa_fast::cpu

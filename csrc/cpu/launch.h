@@ -46,6 +46,8 @@ class Launch {
   // Splits the bytes evenly over `threads` threads, wherever that falls in the tensors. Needs no
   // interpreter lock and throws nothing.
   void run(const Action* actions, int threads) const noexcept;
+  // The same on threads made for it, of which none is left and none waits by spinning.
+  void run_on_own_threads(const Action* actions, int threads) const noexcept;
 
  private:
   struct Position {

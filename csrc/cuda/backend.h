@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda/kernel.h"
+#include "cuda/transfers.h"
 
 namespace swa_fast::cuda {
 
@@ -24,6 +25,7 @@ struct Backend {
   int (*device_of_pointer)(const void* pointer, int* device);
   // "cudaErrorIllegalAddress (700): an illegal memory access was encountered"
   std::string (*error_text)(int error);
+  const Transfers* transfers;
 };
 
 // The legacy default stream (cudaStreamLegacy), which DLPack calls 1.

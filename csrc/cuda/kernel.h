@@ -34,6 +34,10 @@ struct KernelTable {
   Kernel swap[kNumUnits];
   // Weighted sums of any sources, by storage of the output; src_size says nothing.
   Kernel combine[kNumStorageTypes];
+  // Raises a gate's flag where a value is not finite, by storage of the values.
+  Kernel check[kNumStorageTypes];
+  // Ends a gated snapshot: takes a Counting, in one block.
+  Launcher count;
 };
 
 }  // namespace swa_fast::cuda

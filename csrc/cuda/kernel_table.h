@@ -45,10 +45,12 @@ void fill_units(KernelTable* table, TypeList<Unit...>) {
    ...);
 }
 
-// SumLaunch<type of the output, bytes of arguments>::run is the Launcher of a weighted sum.
+// SumLaunch<type of the output, bytes of arguments>::run is the Launcher of a weighted sum,
+// CheckLaunch<type of the values, bytes of arguments>::run that of a look for NaN and infinity.
 template <template <class Op, size_t kArguments> class Launch,
-          template <class Dst, size_t kArguments> class SumLaunch, class... Dst>
-KernelTable make_kernel_table(TypeList<Dst...> types) {
+          template <class Dst, size_t kArguments> class SumLaunch,
+          template <class Src, size_t kArguments> class CheckLaunch, class... Dst>
+KernelTable make_kernel_table(TypeList<Dst...> types, Launcher count) {
   KernelTable table = {};
   int row = 0;
   (fill_row<Launch, Dst>(&table, row++, types), ...);
@@ -56,6 +58,11 @@ KernelTable make_kernel_table(TypeList<Dst...> types) {
   ((table.combine[row++] = {"combine", sizeof(Dst), 0, SumLaunch<Dst, kSmallArguments>::run,
                             SumLaunch<Dst, kLargeArguments>::run}),
    ...);
+  row = 0;
+  ((table.check[row++] = {"check", sizeof(Dst), sizeof(Dst), CheckLaunch<Dst, kSmallArguments>::run,
+                          CheckLaunch<Dst, kLargeArguments>::run}),
+   ...);
+  table.count = count;
   fill_units<Launch>(&table, TypeList<uint8_t, uint16_t, uint32_t, uint64_t>{});
   return table;
 }

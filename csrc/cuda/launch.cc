@@ -126,20 +126,25 @@ void Launch::set_source(size_t index, void* src) {
 }
 
 void Launch::run_group(const Backend& backend, Group* group, const Action* actions,
-                       void* stream) const {
+                       const Gate* gate, void* stream) const {
   const Kind& kind = group->kind;
   for (const bool copies : {false, true}) {
     const Kernel& kernel = copies ? *kind.kernels.copy : *kind.kernels.blend;
     const bool in_double = kernel.dst_size == 8 || kernel.src_size == 8;
-    Header header = {counter_, 0, kind.targets, 0, {}};
+    int64_t* const counter = gate != nullptr ? gate->counts() : counter_;
+    Header header = {counter, 0, kind.targets, 0, gate != nullptr ? 1 : 0, {}};
     for (int i = 0; i < kind.targets; ++i) {
       const Action& action = actions[kind.average[i]];
       const bool copied = kind.turn != Turn::kAverage || action.kind == Action::kCopy;
       if (copies != copied || !kind.is_due(i, actions)) continue;
       const double scalar = in_double ? action.weight.f64 : static_cast<double>(action.weight.f32);
-      const bool counted =
-          counter_ != nullptr && kind.turn == Turn::kAverage && kind.average[i] == 0;
-      header.update[header.updates++] = {scalar, i, counted ? 1 : 0};
+      int32_t counted = 0;
+      if (gate != nullptr && kind.turn == Turn::kAverage) {
+        counted = action.is_mean ? kind.average[i] + 1 : -(kind.average[i] + 1);
+      } else if (counter_ != nullptr && kind.turn == Turn::kAverage && kind.average[i] == 0) {
+        counted = 1;
+      }
+      header.update[header.updates++] = {scalar, i, counted};
     }
     if (header.updates == 0) continue;
     for (Rows& rows : group->tables) {
@@ -150,18 +155,48 @@ void Launch::run_group(const Backend& backend, Group* group, const Action* actio
   }
 }
 
-void Launch::run(const Action* actions, const Streams& streams) {
+int Launch::only_device() const {
+  int device = -1;
+  for (const Group& group : groups_) {
+    if (device >= 0 && device != group.kind.device) return -1;
+    device = group.kind.device;
+  }
+  return device;
+}
+
+void Launch::count_snapshot(const Backend& backend, const Action* actions, const Gate& gate,
+                            int device, void* stream) const {
+  Counting counting = {gate.counts(), 0, gate.averages};
+  for (int average = 0; average < gate.averages; ++average) {
+    if (actions[average].kind != Action::kNothing) counting.due |= uint64_t{1} << average;
+  }
+  const int error = backend.kernels->count(&counting, 1, stream);
+  if (error == 0) return;
+  fail(backend, error, "launching the count kernel on cuda:" + std::to_string(device));
+}
+
+void Launch::run(const Action* actions, const Streams& streams, const Gate* gate,
+                 FiniteCheck* check) {
   std::vector<int> devices;
   for (const Group& group : groups_) {
     if (group.kind.is_due(actions)) add_device(&devices, group.kind.device);
   }
+  if (gate != nullptr && devices.empty()) add_device(&devices, only_device());
   queue_and_wait(devices, streams, [&](const Backend& backend) {
+    if (check != nullptr) {
+      const DeviceGuard guard(backend, devices[0]);
+      check->run(backend, *gate, devices[0], streams.of(devices[0]).stream);
+    }
     for (const Turn turn : {Turn::kAverage, Turn::kCopy, Turn::kView}) {
       for (Group& group : groups_) {
         if (group.kind.turn != turn || !group.kind.is_due(actions)) continue;
         const DeviceGuard guard(backend, group.kind.device);
-        run_group(backend, &group, actions, streams.of(group.kind.device).stream);
+        run_group(backend, &group, actions, gate, streams.of(group.kind.device).stream);
       }
+    }
+    if (gate != nullptr) {
+      const DeviceGuard guard(backend, devices[0]);
+      count_snapshot(backend, actions, *gate, devices[0], streams.of(devices[0]).stream);
     }
   });
 }

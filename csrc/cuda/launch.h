@@ -7,6 +7,8 @@
 
 #include "core/action.h"
 #include "cuda/backend.h"
+#include "cuda/finite_check.h"
+#include "cuda/gate.h"
 #include "cuda/kernel.h"
 #include "cuda/rows.h"
 #include "cuda/streams.h"
@@ -49,12 +51,19 @@ class Launch {
   void set_source(size_t index, void* src);
 
   // Where the number of average 0 comes from, if that is on the device, which then is the only one.
-  void set_counter(const int64_t* counter) { counter_ = counter; }
+  void set_counter(int64_t* counter) { counter_ = counter; }
 
   // Queues everything that `actions`, one for each average, call for: the header of each table is
   // written, the rows stay as they are. Not by two threads at once. Throws RuntimeError with CUDA's
   // error by name and number if a launch fails; what was queued before it is not undone.
-  void run(const Action* actions, const Streams& streams);
+  //
+  // With a gate, everything must be on its device, and the counts are its own: an average whose
+  // count is 0 becomes the value, a mean takes its weight from the count, and nothing is done where
+  // `check` finds that a value is not finite.
+  void run(const Action* actions, const Streams& streams, const Gate* gate = nullptr,
+           FiniteCheck* check = nullptr);
+  // The device of all pairs; -1 if there are none, or several.
+  int only_device() const;
 
  private:
   // What a launch has in common with others that could be one with it.
@@ -85,7 +94,10 @@ class Launch {
   };
   void assign_entries();
   void fill(Group* group, size_t most_bytes) const;
-  void run_group(const Backend& backend, Group* group, const Action* actions, void* stream) const;
+  void run_group(const Backend& backend, Group* group, const Action* actions, const Gate* gate,
+                 void* stream) const;
+  void count_snapshot(const Backend& backend, const Action* actions, const Gate& gate, int device,
+                      void* stream) const;
 
   std::vector<Entry> entries_;
   std::vector<uint32_t> pairs_;  // the entry of each
@@ -93,7 +105,7 @@ class Launch {
   size_t assigned_ = 0;          // entries that have a group
   std::vector<uint32_t> group_of_;
   std::vector<Group> groups_;
-  const int64_t* counter_ = nullptr;
+  int64_t* counter_ = nullptr;
 };
 
 }  // namespace swa_fast::cuda

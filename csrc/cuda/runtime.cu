@@ -114,6 +114,98 @@ std::string error_text(int error) {
          "): " + cudaGetErrorString(code);
 }
 
+// cuMemcpyBatchAsync as it is from CUDA 12.8 on; later versions have another form of it under
+// another version number.
+#if CUDART_VERSION >= 12080
+using CopyBatch = CUresult (*)(CUdeviceptr* to, CUdeviceptr* from, size_t* bytes, size_t count,
+                               CUmemcpyAttributes* attributes, size_t* first_of_attributes,
+                               size_t attributes_count, size_t* failed, CUstream stream);
+
+CopyBatch copy_batch_function() {
+  static const CopyBatch function = [] {
+    void* address = nullptr;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuMemcpyBatchAsync", &address,
+                                                               12080, cudaEnableDefault, &found);
+    if (error != cudaSuccess) cudaGetLastError();
+    const bool usable = error == cudaSuccess && found == cudaDriverEntryPointSuccess;
+    return usable ? reinterpret_cast<CopyBatch>(address) : nullptr;
+  }();
+  return function;
+}
+
+int copy_batch(void** to, void** from, size_t* bytes, size_t count, void* stream) {
+  // In the order of the stream: what was queued before is done, and what comes later waits.
+  CUmemcpyAttributes attributes = {};
+  attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
+  size_t first = 0;
+  size_t failed = 0;
+  static_assert(sizeof(CUdeviceptr) == sizeof(void*), "both are addresses");
+  return static_cast<int>(copy_batch_function()(
+      reinterpret_cast<CUdeviceptr*>(to), reinterpret_cast<CUdeviceptr*>(from), bytes, count,
+      &attributes, &first, 1, &failed, static_cast<CUstream>(stream)));
+}
+#endif
+
+// Gives an error back, and leaves none behind for whoever asks CUDA next.
+int returned(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
+}
+
+int make_stream(void** stream) {
+  return returned(
+      cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(stream), cudaStreamNonBlocking));
+}
+
+int make_event(void** event) {
+  return returned(cudaEventCreateWithFlags(reinterpret_cast<cudaEvent_t*>(event),
+                                           cudaEventDisableTiming | cudaEventBlockingSync));
+}
+
+void destroy(void* stream, void* event) {
+  if (event != nullptr) returned(cudaEventDestroy(static_cast<cudaEvent_t>(event)));
+  returned(cudaStreamDestroy(static_cast<cudaStream_t>(stream)));
+}
+
+int record(void* event, void* stream) {
+  return returned(
+      cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream)));
+}
+
+int wait_on_device(void* stream, void* event) {
+  return returned(
+      cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(event), 0));
+}
+
+int wait_on_host(void* event) {
+  return returned(cudaEventSynchronize(static_cast<cudaEvent_t>(event)));
+}
+
+int is_capturing(void* stream, bool* capturing) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  const cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
+  *capturing = status != cudaStreamCaptureStatusNone;
+  return returned(error);
+}
+
+int copy(void* to, const void* from, size_t bytes, void* stream) {
+  return returned(
+      cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, static_cast<cudaStream_t>(stream)));
+}
+
+const Transfers& transfers() {
+  static const Transfers functions = [] {
+    Transfers all = {make_stream,  make_event,   destroy, record, wait_on_device,
+                     wait_on_host, is_capturing, copy,    nullptr};
+#if CUDART_VERSION >= 12080
+    if (copy_batch_function() != nullptr) all.copy_batch = copy_batch;
+#endif
+    return all;
+  }();
+  return functions;
+}
+
 std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
@@ -172,7 +264,8 @@ const Backend* built_backend(std::string* reason) {
                                  leave,
                                  synchronize,
                                  device_of_pointer,
-                                 error_text};
+                                 error_text,
+                                 &transfers()};
   return &usable;
 }
 

@@ -37,14 +37,16 @@ inline constexpr int64_t kMaxChunks = (int64_t{1} << 31) - 1;
 struct Update {
   double scalar;    // the operation's number, in the compute type's precision
   int32_t target;   // which of a row's targets
-  int32_t counted;  // not 0: the number comes from the counter instead
+  int32_t counted;  // n > 0: the number comes from counter n - 1; < 0: while counter -n - 1 is 0,
+                    // the target becomes the value
 };
 
 struct Header {
-  const int64_t* counter;  // device memory with the `count` of a running mean, or nullptr
+  int64_t* counter;  // device memory with the counts of averages, or nullptr
   int32_t rows;
   int32_t targets;  // of each row
   int32_t updates;  // targets that are written
+  int32_t gated;    // not 0: nothing is done where the word before the counters is not 0
   Update update[kMaxTargets];
 };
 

@@ -17,10 +17,16 @@ struct UpdateScalars {
 
   template <class Compute>
   SWA_FAST_HOST_DEVICE Compute as() const {
-    return update.counted == 0 ? static_cast<Compute>(update.scalar)
-                               : counter_weight<Compute>(*counter);
+    return update.counted <= 0 ? static_cast<Compute>(update.scalar)
+                               : counter_weight<Compute>(counter[update.counted - 1]);
   }
 };
+
+// Whether an update is the first of an average whose count is in device memory.
+SWA_FAST_HOST_DEVICE bool is_first(const Update& update, const int64_t* counter) {
+  const int32_t number = update.counted < 0 ? -update.counted : update.counted;
+  return number != 0 && counter[number - 1] == 0;
+}
 
 // An operation on elements in registers as they are stored.
 template <class Op>
@@ -35,7 +41,7 @@ struct StoredOp {
   bool first;  // the count in device memory is 0: the average becomes the value, whatever it held
 
   SWA_FAST_HOST_DEVICE StoredOp(const Update& update, const int64_t* counter)
-      : op(UpdateScalars{update, counter}), first(update.counted != 0 && *counter == 0) {}
+      : op(UpdateScalars{update, counter}), first(is_first(update, counter)) {}
 
   SWA_FAST_HOST_DEVICE void apply(Dst& dst, Src& src) const {
     if constexpr (std::is_same_v<Dst, Compute> && std::is_same_v<Src, Compute>) {
@@ -90,6 +96,7 @@ SWA_FAST_HOST_DEVICE void run_elements(const Table& table, int row, int at) {
 template <class Op, class Table>
 SWA_FAST_HOST_DEVICE void run_thread(const Table& table, uint32_t block, int thread) {
   constexpr int kWidth = vector_width(sizeof(typename Op::Dst), sizeof(typename Op::Src));
+  if (table.header.gated != 0 && table.header.counter[-1] != 0) return;
   const int stride = row_words(table.header.targets);
   const int row = find_row(table.words, 0, table.header.rows, stride, block);
   const Place place = place_of<kWidth>(RowHead::unpack(table.words[row]), block, thread);

@@ -10,8 +10,10 @@
 #include "core/combine.h"
 #include "core/distance.h"
 #include "core/error.h"
+#include "core/layout.h"
 #include "core/plan.h"
 #include "core/weight.h"
+#include "cpu/finite_check.h"
 #include "cpu/threads.h"
 #include "python/import/list.h"
 #include "python/import/route.h"
@@ -203,6 +205,20 @@ void swap_lists(py::handle a, py::handle b) {
 
 void copy_lists(py::handle dst, py::handle src) {
   run(Op::kCopy, dst, "dst", src, "src", unconditional_action());
+}
+
+bool all_finite(py::handle tensors) {
+  const ImportedList list(tensors, "tensors");
+  for (size_t i = 0; i < list.buffers().size(); ++i) {
+    const Buffer& buffer = list.buffers()[i];
+    if (buffer.device.type != DeviceType::kCpu) {
+      throw_value_error(item_name("tensors", i) + " is on " + device_name(buffer.device) +
+                        "; must be on cpu");
+    }
+    if (!is_dense(buffer)) throw_buffer_error(item_name("tensors", i) + " must be dense");
+  }
+  const py::gil_scoped_release unlocked;
+  return cpu::all_finite(list.buffers());
 }
 
 void combine_lists(py::handle outputs, py::handle sources, py::handle weights) {

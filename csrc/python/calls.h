@@ -15,6 +15,7 @@ void lerp_lists(pybind11::handle averages, pybind11::handle values, pybind11::ha
 void tfa_mean(pybind11::handle averages, pybind11::handle values, pybind11::handle count);
 void swap_lists(pybind11::handle a, pybind11::handle b);
 void copy_lists(pybind11::handle dst, pybind11::handle src);
+bool all_finite(pybind11::handle tensors);
 void combine_lists(pybind11::handle outputs, pybind11::handle sources, pybind11::handle weights);
 pybind11::list squared_distances(pybind11::handle averages, pybind11::handle values);
 void set_threads(pybind11::handle count);

@@ -144,6 +144,22 @@ Groups of one value and its targets, validated once and run at every step after 
 tensor. The engine behind the averagers; see _core.pyi for the methods.
 )";
 
+inline constexpr const char* kAllFinite = R"(all_finite(tensors)
+
+Whether every floating-point element of a list of dense tensors on the CPU is finite.
+)";
+
+inline constexpr const char* kVersions = R"(Versions(tensors)
+
+The version counters of torch tensors, read when this is made, and compared by first_changed().
+)";
+
+inline constexpr const char* kHostCopies = R"(HostCopies(values, staging)
+
+Copies of torch tensors to host memory, prepared once and started at every snapshot; on a side stream
+for tensors on a CUDA device. See _core.pyi for the methods.
+)";
+
 inline constexpr const char* kSwap = R"(swap_(a, b)
 --
 

@@ -8,6 +8,7 @@
 #include "python/build_info.h"
 #include "python/calls.h"
 #include "python/docstrings.h"
+#include "python/host_copies.h"
 #include "python/prepared.h"
 
 namespace py = pybind11;
@@ -67,7 +68,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         doc::kCombine);
   m.def("squared_distances", &squared_distances, py::arg("averages"), py::arg("values"),
         doc::kSquaredDistances);
+  m.def("all_finite", &all_finite, py::arg("tensors"), doc::kAllFinite);
   bind_prepared(&m);
+  bind_host_copies(&m);
   m.def("set_num_threads", &set_threads, py::arg("n"), doc::kSetNumThreads);
   m.def("get_num_threads", &cpu::get_num_threads, doc::kGetNumThreads);
   m.def("build_info", &build_info, doc::kBuildInfo);

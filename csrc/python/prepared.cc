@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/weight.h"
 #include "python/calls.h"
+#include "python/collectable.h"
 #include "python/docstrings.h"
 #include "python/import/route.h"
 #include "python/import/torch.h"
@@ -77,24 +78,23 @@ Prepared::Prepared(py::handle values, const char* values_name, py::handle target
     : values_name_(values_name), op_(parse_op(op)), plan_(true) {
   ImportedList value_list(values, values_name_.c_str());
   count_ = value_list.buffers().size();
-  std::vector<std::string> names;
   std::vector<std::unique_ptr<ImportedList>> imported;
   std::vector<Targets> described;
   std::vector<ImportedList*> all = {&value_list};
   const auto tuples = py::reinterpret_borrow<py::sequence>(targets);
-  names.reserve(tuples.size());
+  names_.reserve(tuples.size());  // whose strings do not move
   for (const py::handle item : tuples) {
     const auto fields = py::reinterpret_borrow<py::tuple>(item);
-    names.push_back(fields[0].cast<std::string>());
+    names_.push_back(fields[0].cast<std::string>());
     auto list = std::make_unique<List>();
     list->role = parse_role(fields[1].cast<std::string>());
     list->average = fields[2].cast<int>();
     averages_ = std::max(averages_, list->average + 1);
-    imported.push_back(std::make_unique<ImportedList>(fields[4], names.back().c_str()));
+    imported.push_back(std::make_unique<ImportedList>(fields[4], names_.back().c_str()));
     ImportedList& tensors = *imported.back();
     all.push_back(&tensors);
     const bool own = fields[5].is_none();
-    const ImportedList memory(own ? fields[4] : fields[5], names.back().c_str());
+    const ImportedList memory(own ? fields[4] : fields[5], names_.back().c_str());
     py::list torch_tensors;
     for (size_t i = 0; i < memory.buffers().size(); ++i) {
       const Buffer& buffer = memory.buffers()[i];
@@ -107,7 +107,7 @@ Prepared::Prepared(py::handle values, const char* values_name, py::handle target
     }
     list->torch_tensors = py::tuple(torch_tensors);
     if (!own) require_inside(tensors, memory);
-    described.push_back({names.back().c_str(), tensors.buffers(), list->role, list->average,
+    described.push_back({names_.back().c_str(), tensors.buffers(), list->role, list->average,
                          fields[3].cast<int>(), indices_of(fields[6]), indices_of(fields[7])});
     lists_.push_back(std::move(list));
   }
@@ -148,6 +148,7 @@ std::vector<Action> Prepared::parse_actions(py::handle actions) const {
       const int64_t count = parse_count(item);
       parsed.push_back(op_ == Op::kTfaMean ? tfa_mean_action(count)
                                            : snapshot_action(mean_weight(count)));
+      parsed.back().is_mean = true;
     }
   }
   if (parsed.size() != static_cast<size_t>(averages_)) {
@@ -228,7 +229,19 @@ void Prepared::mark_written(const std::vector<Action>& actions) const {
   }
 }
 
-bool Prepared::run(py::handle actions, py::handle values) {
+void Prepared::run_gated(const std::vector<Action>& actions, const cuda::Streams& streams,
+                         py::handle gate) {
+  if (op_ != Op::kLerp) throw_value_error("gate must be None where op is 'tfa_mean'");
+  ImportedList counts(py::make_tuple(gate), "gate");
+  if (counts.any_cuda()) choose_streams({&counts});
+  const cuda::Gate checked = plan_.check_gate("gate", counts.buffers()[0], averages_);
+  mark_written(actions);
+  counts.mark_written();
+  const py::gil_scoped_release unlocked;
+  plan_.run_gated(actions.data(), streams, checked);
+}
+
+bool Prepared::run(py::handle actions, py::handle values, int own_threads, py::handle gate) {
   const std::vector<Action> parsed = parse_actions(actions);
   const auto due = [](const Action& action) { return action.kind != Action::kNothing; };
   if (std::none_of(parsed.begin(), parsed.end(), due)) return true;
@@ -237,9 +250,13 @@ bool Prepared::run(py::handle actions, py::handle values) {
   if (!take_values(values, &owned, &imported) || !targets_are_same()) return false;
   if (plan_.empty()) return true;
   const cuda::Streams streams = current_streams(owners_);
+  if (!gate.is_none()) {
+    run_gated(parsed, streams, gate);
+    return true;
+  }
   mark_written(parsed);
   const py::gil_scoped_release unlocked;
-  plan_.run(parsed.data(), streams);
+  plan_.run(parsed.data(), streams, own_threads);
   return true;
 }
 
@@ -262,30 +279,10 @@ void Prepared::clear() {
   lists_.clear();
 }
 
-namespace {
-
-Prepared* prepared_of(PyObject* self) { return py::cast<Prepared*>(py::handle(self)); }
-
-// Lets Python's collector free a model that holds its own averager.
-void make_collectable(PyHeapTypeObject* heap_type) {
-  PyTypeObject* const type = &heap_type->ht_type;
-  type->tp_flags |= Py_TPFLAGS_HAVE_GC;
-  type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) -> int {
-    Py_VISIT(Py_TYPE(self));
-    if (!py::detail::is_holder_constructed(self)) return 0;
-    return prepared_of(self)->traverse(visit, arg);
-  };
-  type->tp_clear = [](PyObject* self) -> int {
-    prepared_of(self)->clear();
-    return 0;
-  };
-}
-
-}  // namespace
-
 void bind_prepared(py::module_* m) {
   m->def("identities_of", &identities_of, py::arg("objects"), doc::kIdentitiesOf);
-  py::class_<Prepared>(*m, "Prepared", py::custom_type_setup(make_collectable), doc::kPrepared)
+  py::class_<Prepared>(*m, "Prepared", py::custom_type_setup(make_collectable<Prepared>),
+                       doc::kPrepared)
       .def(py::init([](py::handle values, py::handle targets, const std::string& values_name,
                        const std::string& op) {
              return std::make_unique<Prepared>(values, values_name.c_str(), targets, op);
@@ -296,7 +293,8 @@ void bind_prepared(py::module_* m) {
            py::arg("with_buffers"), py::arg("lists_plainly"))
       .def("watch_targets", &Prepared::watch_targets, py::arg("module"), py::arg("tensors"),
            py::arg("with_buffers"), py::arg("lists_plainly"))
-      .def("run", &Prepared::run, py::arg("actions"), py::arg("values") = py::none());
+      .def("run", &Prepared::run, py::arg("actions"), py::arg("values") = py::none(),
+           py::arg("own_threads") = 0, py::arg("gate") = py::none());
 }
 
 }  // namespace swa_fast

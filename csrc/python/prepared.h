@@ -35,8 +35,10 @@ class Prepared {
   // Takes a snapshot. actions: for each average None (not due), the count of a mean (int), or the
   // weight of the value (float). values: a list of tensors, or None for those watched. False, and
   // nothing was written, if the tensors are not those that this was prepared for, so that another
-  // must be made. Throws Error.
-  bool run(pybind11::handle actions, pybind11::handle values);
+  // must be made. own_threads: as of Plan::run. gate: None, or the tensor of Plan::check_gate; a
+  // mean's count is then its own, whatever number stands in actions. Throws Error.
+  bool run(pybind11::handle actions, pybind11::handle values, int own_threads,
+           pybind11::handle gate);
 
   int traverse(visitproc visit, void* arg) const;
   void clear();
@@ -63,9 +65,12 @@ class Prepared {
   bool take_values(pybind11::handle values, OwnedObjects* owned,
                    std::unique_ptr<ImportedList>* imported);
   bool take_list(pybind11::handle values, std::unique_ptr<ImportedList>* imported);
+  void run_gated(const std::vector<Action>& actions, const cuda::Streams& streams,
+                 pybind11::handle gate);
   void mark_written(const std::vector<Action>& actions) const;
 
   std::string values_name_;
+  std::vector<std::string> names_;  // of the lists of targets, for errors of the plan
   Op op_;
   Plan plan_;
   size_t count_ = 0;

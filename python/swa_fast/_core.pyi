@@ -56,6 +56,9 @@ def combine_(
 ) -> None: ...
 def tfa_mean_(averages: Iterable[Any], values: Iterable[Any], count: SupportsIndex) -> None: ...
 
+# Whether every floating-point element of dense tensors on the CPU is finite.
+def all_finite(tensors: Iterable[Any]) -> bool: ...
+
 # For each object its __dict__: kept, it is never that of another object, and keeps no object alive.
 def identities_of(objects: Iterable[Any]) -> list[Any]: ...
 
@@ -104,10 +107,45 @@ class Prepared:
     ) -> bool: ...
     # Takes a snapshot. For each average: None if it is not due, the count of a mean (int), or the
     # weight of the value (float). False, and nothing was written, if the tensors are not those that
-    # this was prepared for.
+    # this was prepared for. With `own_threads`, the CPU's part takes at most so many threads, made
+    # for this run, and leaves OpenMP's alone. With `gate`, an int64 tensor of 1 + 2 K elements on
+    # the CUDA device of all tensors (0; the counts of the K averages; the snapshots left out of
+    # each), the device leaves the snapshot out if a value is NaN or infinite, and counts; means
+    # take their counts from there. Nothing is waited for.
     def run(
-        self, actions: Sequence[int | float | None], values: Sequence[Any] | None = None
+        self,
+        actions: Sequence[int | float | None],
+        values: Sequence[Any] | None = None,
+        own_threads: int = 0,
+        gate: Any = None,
     ) -> bool: ...
+
+# The version counters of torch tensors, read when this is made.
+class Versions:
+    def __init__(self, tensors: Iterable[Any]) -> None: ...
+    # The index of the first tensor that was written since, or -1.
+    def first_changed(self) -> int: ...
+
+# Copies of torch tensors, each dense, into as many tensors in host memory of the same dtypes,
+# shapes and strides; one set of copies at a time.
+class HostCopies:
+    def __init__(self, values: Sequence[Any], staging: Sequence[Any]) -> None: ...
+    # As of Prepared: from now on start() takes the values from the module's tree.
+    def watch_values(
+        self,
+        module: Any,
+        values: Sequence[Any],
+        with_buffers: bool,
+        lists_plainly: Callable[[type], bool],
+    ) -> bool: ...
+    # Copies values in host memory at once, and queues the copies of the others; returns those.
+    # Their memory is not reused before wait() has returned. None, and nothing was started, if the
+    # values are not those that this was prepared for.
+    def start(self, values: Sequence[Any] | None = None) -> list[Any] | None: ...
+    # Lets work that is queued from now on wait, on its device, for the copies.
+    def hold_back_writers(self) -> None: ...
+    # Waits on the host, without the interpreter lock, until the copies are made.
+    def wait(self) -> None: ...
 
 def set_num_threads(n: SupportsIndex | None) -> None: ...
 def get_num_threads() -> int: ...

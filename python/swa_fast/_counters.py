@@ -115,6 +115,14 @@ class Counters:
         each.count -= 1
         each.last = each.before
 
+    def recount(self, counts: Sequence[int]) -> None:
+        """Takes over how many snapshots there really are in each average.
+
+        Which updates took them is not known then; means and constant decays do not need it.
+        """
+        for each, count in zip(self._each, counts, strict=True):
+            each.count = count
+
     def load(
         self, step: int, counts: Sequence[int], last: Sequence[int | None] | None = None
     ) -> None:

@@ -3,12 +3,14 @@
 // 77, which ctest reports as skipped.
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
 #include "check.h"
 #include "core/combine.h"
 #include "core/error.h"
+#include "cuda/side_copies.h"
 #include "cuda_buffers.h"
 #include "kernel_cases.h"
 #include "plans.h"
@@ -309,6 +311,104 @@ TEST(a_captured_graph_advances_with_its_counter) {
   cudaGraphDestroy(graph);
   cudaStreamDestroy(stream);
   cudaFree(counter);
+}
+
+// A mean whose snapshots the device leaves out and counts: the CPU's bits of those that are left.
+TEST(a_gate_leaves_out_what_is_not_finite_and_counts) {
+  for (const bool is_ragged : {false, true}) {
+    Lists lists;
+    for (const size_t size : {size_t{1}, size_t{7}, size_t{5000}, size_t{70001}}) {
+      lists.dst.emplace_back(kFloat32, std::vector<float>(size, 0.5f));
+      lists.src.emplace_back(kFloat32, std::vector<float>(size, 0.1f));
+    }
+    lists.upload(is_ragged ? ragged : aligned);
+    int64_t* words = nullptr;
+    require(cudaMalloc(&words, 24), "cudaMalloc");
+    require(cudaMemset(words, 0, 24), "cudaMemset");
+    const Layout layout({3});
+    Buffer counts = layout.buffer(words, {swa_fast::kCodeInt, 64});
+    counts.device = cuda_device(0);
+    Plan device(true), host(true);
+    const auto to = lists.on_device(lists.dst, lists.dst_device);
+    device.add(Op::kLerp, "values", lists.on_device(lists.src, lists.src_device),
+               {{"averages", to}});
+    device.prepare();
+    const auto host_to = buffers_of(lists.dst);
+    host.add(Op::kLerp, "values", buffers_of(lists.src), {{"averages", host_to}});
+    host.prepare();
+    const auto gate = device.check_gate("gate", counts, 1);
+    Streams streams;
+    streams.set({0, swa_fast::cuda::kLegacyStream, false});
+    int64_t taken = 0;
+    for (int64_t update = 0; update < 6; ++update) {
+      for (size_t i = 0; i < lists.src.size(); ++i) {
+        std::vector<float> values(lists.src[i].memory.size() / 4, 0.1f * (update + 1));
+        const size_t last = values.size() - 1;
+        const bool is_bad = update % 2 == 0 && i == static_cast<size_t>(update / 2);
+        if (!is_bad) std::memcpy(lists.src[i].memory.data(), values.data(), 4 * values.size());
+        if (is_bad) values[update == 0 ? 0 : last] = std::nanf("");
+        require(cudaMemcpy(lists.src_device[i].data(), values.data(), 4 * values.size(),
+                           cudaMemcpyHostToDevice),
+                "upload");
+      }
+      swa_fast::Action action = swa_fast::snapshot_action(swa_fast::mean_weight(update));
+      action.is_mean = true;
+      device.run_gated(&action, streams, gate);
+      if (update % 2 == 0) continue;
+      const swa_fast::Action expected = swa_fast::snapshot_action(swa_fast::mean_weight(taken++));
+      host.run(&expected);
+    }
+    int64_t told[3] = {};
+    require(cudaMemcpy(told, words, 24, cudaMemcpyDeviceToHost), "download");
+    CHECK(told[0] == 0 && told[1] == 3 && told[2] == 3);
+    for (size_t i = 0; i < lists.dst.size(); ++i) {
+      CHECK_WITH(Lists::same(lists.dst_device[i].download(), lists.dst[i], true),
+                 std::to_string(i));
+    }
+    cudaFree(words);
+  }
+}
+
+// Copies to pinned memory, in a batch where the driver has that, and one by one.
+TEST(side_copies_are_what_the_stream_had_written) {
+  std::string reason;
+  const swa_fast::cuda::Backend& built = *swa_fast::cuda::backend(&reason);
+  swa_fast::cuda::Transfers single = *built.transfers;
+  single.copy_batch = nullptr;
+  swa_fast::cuda::Backend without_batches = built;
+  without_batches.transfers = &single;
+  std::printf("batches: %s\n", built.transfers->copy_batch != nullptr ? "yes" : "no");
+  cudaStream_t stream = nullptr;
+  require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  Streams streams;
+  streams.set({0, stream, false});
+  constexpr size_t kBytes = 1 << 20;
+  for (const bool batches : {true, false}) {
+    swa_fast::cuda::set_backend(batches ? &built : &without_batches);
+    char *from = nullptr, *to = nullptr;
+    require(cudaMalloc(&from, kBytes), "cudaMalloc");
+    require(cudaMallocHost(&to, kBytes), "cudaMallocHost");
+    {
+      swa_fast::cuda::SideCopies copies;
+      for (int round = 1; round <= 3; ++round) {
+        require(cudaMemsetAsync(from, round, kBytes, stream), "cudaMemsetAsync");
+        std::vector<swa_fast::cuda::SideCopies::Copy> parts;
+        for (size_t at = 0; at < kBytes; at += 4099) {
+          parts.push_back({0, to + at, from + at, std::min<size_t>(4099, kBytes - at)});
+        }
+        copies.start(parts, streams);
+        copies.hold_back(streams);
+        require(cudaMemsetAsync(from, 100, kBytes, stream), "cudaMemsetAsync");
+        copies.wait();
+        CHECK(std::all_of(to, to + kBytes, [&](char byte) { return byte == round; }));
+      }
+    }
+    require(cudaStreamSynchronize(stream), "synchronize");
+    cudaFree(from);
+    cudaFreeHost(to);
+  }
+  swa_fast::cuda::set_backend(nullptr);
+  cudaStreamDestroy(stream);
 }
 
 TEST(the_current_device_stays) {

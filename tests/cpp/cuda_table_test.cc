@@ -121,7 +121,7 @@ class Tensors {
 
   template <size_t kBytes>
   static void run(Rows& rows, int targets, const std::vector<int>& updates) {
-    Header header = {nullptr, rows.count(), targets, 0, {}};
+    Header header = {nullptr, rows.count(), targets, 0, 0, {}};
     for (const int target : updates) header.update[header.updates++].target = target;
     std::memcpy(rows.words(), &header, sizeof(header));
     const auto table = std::make_unique<Table<kBytes>>();

@@ -8,8 +8,10 @@
 
 #include "cuda/backend.h"
 #include "cuda/combine_thread.h"
+#include "cuda/gate.h"
 #include "cuda/kernel_table.h"
 #include "cuda/thread.h"
+#include "fake_transfers.h"
 
 namespace host_grid {
 
@@ -78,6 +80,26 @@ struct SumLaunch {
   }
 };
 
+template <class Src, size_t kArguments>
+struct CheckLaunch {
+  static int run(const void* untyped, uint32_t blocks, void* stream) {
+    const auto table = *static_cast<const swa_fast::cuda::Table<kArguments>*>(untyped);
+    if (!note(stream, kArguments, table.header.rows, 0, blocks)) return 700;
+    run_grid(blocks, [&](uint32_t block, int thread) {
+      swa_fast::cuda::run_check_thread<Src>(table, block, thread);
+    });
+    return 0;
+  }
+};
+
+inline int launch_count(const void* untyped, uint32_t blocks, void* stream) {
+  const auto counting = *static_cast<const swa_fast::cuda::Counting*>(untyped);
+  if (!note(stream, sizeof(counting), 0, 0, blocks)) return 700;
+  run_grid(blocks,
+           [&](uint32_t, int thread) { swa_fast::cuda::run_counting_thread(counting, thread); });
+  return 0;
+}
+
 inline int enter(int device) {
   if (record.fail_enter != 0) return record.fail_enter;
   record.entered.push_back(device);
@@ -86,6 +108,7 @@ inline int enter(int device) {
 }
 inline void leave() { record.entered.pop_back(); }
 inline int synchronize(void* stream) {
+  fake_transfers::make_copies();
   record.waits.push_back(stream);
   return record.fail_wait;
 }
@@ -98,17 +121,20 @@ inline std::string error_text(int error) {
 }
 
 inline const swa_fast::cuda::KernelTable& kernels() {
-  static const auto table =
-      swa_fast::cuda::make_kernel_table<Launch, SumLaunch>(swa_fast::StorageTypes{});
+  static const auto table = swa_fast::cuda::make_kernel_table<Launch, SumLaunch, CheckLaunch>(
+      swa_fast::StorageTypes{}, launch_count);
   return table;
 }
 
 // While alive, CUDA devices are there, and a kernel takes so many bytes of arguments.
 class Installed {
  public:
-  explicit Installed(size_t arguments = swa_fast::cuda::kLargeArguments)
-      : backend_{&kernels(), arguments, enter, leave, synchronize, device_of_pointer, error_text} {
+  explicit Installed(size_t arguments = swa_fast::cuda::kLargeArguments, bool batches = true)
+      : backend_{&kernels(),  arguments,         enter,      leave,
+                 synchronize, device_of_pointer, error_text, &transfers_},
+        transfers_(fake_transfers::functions(batches)) {
     record = {};
+    fake_transfers::journal = {};
     swa_fast::cuda::set_backend(&backend_);
   }
   ~Installed() { swa_fast::cuda::set_backend(nullptr); }
@@ -117,6 +143,7 @@ class Installed {
 
  private:
   swa_fast::cuda::Backend backend_;
+  swa_fast::cuda::Transfers transfers_;
 };
 
 }  // namespace host_grid

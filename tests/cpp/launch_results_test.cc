@@ -48,7 +48,7 @@ enum class Kind { kLerp, kCast, kSwap };
 
 // Runs on a copy, and returns what both sides hold afterwards.
 std::vector<uint8_t> run(Lists lists, const swa_fast::cpu::KernelTable& table, Kind kind,
-                         int threads) {
+                         int threads, bool own = false) {
   swa_fast::cpu::Launch launch;
   for (const Lists::Tensor& t : lists.tensors) {
     void* const dst = &lists.dst[t.dst_at];
@@ -64,7 +64,7 @@ std::vector<uint8_t> run(Lists lists, const swa_fast::cpu::KernelTable& table, K
   }
   launch.finish();
   const swa_fast::Action action = {swa_fast::Action::kBlend, swa_fast::mean_weight(4)};
-  launch.run(&action, threads);
+  own ? launch.run_on_own_threads(&action, threads) : launch.run(&action, threads);
   lists.dst.insert(lists.dst.end(), lists.src.begin(), lists.src.end());
   return lists.dst;
 }
@@ -82,6 +82,8 @@ TEST(results_do_not_depend_on_the_number_of_threads) {
       for (int threads = 2; threads <= 8; ++threads) {
         CHECK_WITH(run(lists, table, kind, threads) == expected,
                    std::string(table.isa) + " on " + std::to_string(threads) + " threads");
+        CHECK_WITH(run(lists, table, kind, threads, true) == expected,
+                   std::string(table.isa) + " on " + std::to_string(threads) + " of its own");
       }
     }
   });

@@ -41,11 +41,18 @@ class SlowCopier:
         self.staged = 0
         self.automatic = False
 
-    def stage(self, value: Any) -> Any:
-        self.staged += 1
-        return torch.empty_like(value.detach(), requires_grad=False)
+    def stage(self, values: Sequence[Any]) -> list[Any]:
+        self.staged += len(values)
+        return [torch.empty_like(value.detach(), requires_grad=False) for value in values]
 
-    def start(self, staging: Sequence[Any], values: Sequence[Any]) -> SlowCopies:
+    def watch(self, record: Any) -> None:
+        """Values are always given."""
+
+    def start(self, staging: Sequence[Any], values: Sequence[Any] | None) -> SlowCopies | None:
+        assert values is not None
+        forms = [[(x.shape, x.dtype) for x in tensors] for tensors in (staging, values)]
+        if forms[0] != forms[1]:
+            return None
         copies = SlowCopies(staging, values)
         if self.automatic:
             copies.finish.set()

@@ -9,8 +9,7 @@ from typing import Any
 
 from .. import decays
 from .._schedule import check_integer
-from ..average import Average
-from ..averager import check_averages
+from ..average import Average, check_averages
 from . import checks
 from . import state as _state
 from .callback import Averaging
@@ -73,7 +72,7 @@ class AveragesCallback(Averaging):
         nonfinite: str = "propagate",
     ) -> None:
         """Checks the arguments."""
-        names = check_averages(averages)
+        names = list(check_averages(averages))
         self._described = dict(averages)
         for name, value in (
             ("apply_at_end", apply_at_end),

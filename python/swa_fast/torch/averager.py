@@ -72,7 +72,8 @@ class WeightAverager:
             statistics among them; False leaves them alone without a word.
         nonfinite: "propagate" averages NaN and infinity as torch does; "skip" leaves out a whole
             snapshot that holds one, and counts it in ``skipped``. Checking reads all values once
-            more, and waits for the device.
+            more. It waits for the device, but not for means and constant decays of tensors on one
+            GPU: that leaves out the snapshot by itself, and reading a count waits.
         include: regular expression; only tensors in whose name it is found are averaged.
         exclude: regular expression; tensors in whose name it is found are not averaged.
         requires_grad_only: whether tensors that need no gradient now are left out. Which tensors
@@ -142,6 +143,8 @@ class WeightAverager:
     def count(self) -> int:
         """Number of snapshots in the averages.
 
+        Waits for a GPU that leaves out snapshots by itself (``nonfinite="skip"``).
+
         Raises:
             RuntimeError: there are several averages, each with a count of its own: see ``counts``.
         """
@@ -160,11 +163,11 @@ class WeightAverager:
     @property
     def step(self) -> int:
         """Number of calls of ``update`` so far."""
-        return self._snapshots.counters.step
+        return self._snapshots.step
 
     @property
     def skipped(self) -> Any:
-        """Number of snapshots left out because a value was NaN or infinite.
+        """Number of snapshots left out because a value was NaN or infinite; waits as ``count``.
 
         An int; with several averages a dict of one int for each.
         """
@@ -190,7 +193,8 @@ class WeightAverager:
                 of ``names``, to take instead of the parameters that the averager was made for.
 
         Returns:
-            Whether a snapshot was taken, by any of the averages.
+            Whether a snapshot was taken, by any of the averages; true also where a GPU may still
+            leave it out by itself.
 
         Raises:
             ValueError: the parameters no longer match the averages; nothing was written.

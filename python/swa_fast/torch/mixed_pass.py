@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -56,6 +56,11 @@ def prepare_pass(
     if not mixed.is_needed:
         raise refusal
     return mixed
+
+
+def is_prepared(one: _core.Prepared | MixedPass) -> TypeGuard[_core.Prepared]:
+    """Tells whether native code serves all of a pass."""
+    return isinstance(one, _core.Prepared)
 
 
 class MixedPass:
@@ -152,12 +157,13 @@ class MixedPass:
             and self._apart == frozenset(copied)
         )
 
-    def run(self, weights: Sequence[Weight], values: Sequence[Any]) -> bool:
+    def run(self, weights: Sequence[Weight], values: Sequence[Any], own_threads: int = 0) -> bool:
         """Takes the snapshots.
 
         Args:
             weights: for each average None, the count of a mean, or a float.
             values: as many plain tensors as were sorted.
+            own_threads: as of ``_core.Prepared``.
 
         Returns:
             False if they are no longer what they were: nothing was written, and they are to be
@@ -167,7 +173,7 @@ class MixedPass:
             return False
         if self._prepared is not None:  # first, because it checks all its pairs before it writes
             native = [values[index] for index in self._native]
-            if not self._prepared.run(weights, native):
+            if not self._prepared.run(weights, native, own_threads):
                 return False
         for averages, weight in zip(self._averages, weights, strict=True):
             if weight is None:

@@ -15,13 +15,14 @@ from swa_fast.average import Average
 from . import pairs
 from .arena import Arena, standalone
 from .mismatch import describe_mismatch
-from .mixed_pass import MixedPass, prepare_pass
+from .mixed_pass import MixedPass, is_prepared, prepare_pass
 from .module_tree import lists_plainly
-from .nonfinite import all_finite
-from .offload import Offload, OffloadError, offloads
+from .nonfinite import Gate, all_finite, can_be_gated, gate_device
+from .offload import Offload, OffloadError, fold_threads, offloads
 from .sharding import agree, is_sharded, local, local_all, reshard
 from .source import Source
 
+_CHANGED = "the parameters were changed by another thread during the update"
 _REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
 
 
@@ -39,8 +40,6 @@ class Snapshots:
     Attributes:
         source: the same.
         keys: the names of the averages.
-        counters: of the averages.
-        skipped: for each average, the snapshots left out.
         device: as given.
         copied: the indices of the tensors that are copied and not averaged, or None.
         arenas: where each average lives.
@@ -57,8 +56,8 @@ class Snapshots:
         """Allocates the averages and fills them with the tensors as they are now."""
         self.source = source
         self.keys = list(averages)
-        self.counters = Counters(list(averages.values()))
-        self.skipped = [0] * len(self.keys)
+        self._counters = Counters(list(averages.values()))
+        self._skipped = [0] * len(self.keys)
         self.device = device
         self._skips_nonfinite = skips_nonfinite
         values = source.tensors()
@@ -71,6 +70,26 @@ class Snapshots:
         self._submitted: list[int] = []  # the averages whose snapshots are in flight
         self._pass: _core.Prepared | MixedPass | None = None
         self._quick: _core.Prepared | None = None  # what may run and look at nothing else
+        self._watched = False  # whether `offload` finds the values by itself
+        self._gate: Gate | None = None  # the counts, where the device leaves out snapshots
+        self._may_gate = skips_nonfinite and can_be_gated(self._counters.averages)
+
+    @property
+    def counters(self) -> Counters:
+        """Counters of the averages; waits for a device that counts by itself."""
+        self._read_gate()
+        return self._counters
+
+    @property
+    def skipped(self) -> list[int]:
+        """For each average, the snapshots left out; waits as ``counters``."""
+        self._read_gate()
+        return self._skipped
+
+    @property
+    def step(self) -> int:
+        """Number of updates so far."""
+        return self._counters.step
 
     def update(self, values: Any = None) -> bool:
         """Takes the values into the averages that are due, and counts the update.
@@ -79,13 +98,14 @@ class Snapshots:
             values: a module or a list, in the place of the source's tensors.
 
         Returns:
-            Whether a snapshot was taken, by any of the averages.
+            Whether a snapshot was taken, by any of the averages, or queued where the device may
+            still leave it out.
 
         Raises:
             ValueError: the values do not match the averages; nothing was written or counted.
             OffloadError: the update before this one failed in the background.
         """
-        counters = self.counters
+        counters = self._counters
         weights = counters.weights()
         if weights is None:
             counters.advance(None)
@@ -93,7 +113,12 @@ class Snapshots:
         quick = self._quick
         if values is not None and self.source.is_of(values):
             values = None
-        if quick is None or values is not None or not quick.run(weights, self.source.listed):
+        if (
+            quick is None
+            or values is not None
+            or self._gate is not None
+            or not quick.run(weights, self.source.listed)
+        ):
             weights = self._take(weights, values)
         counters.advance(weights)
         return weights.count(None) < len(weights)
@@ -101,31 +126,124 @@ class Snapshots:
     def _take(self, weights: list[Any], values: Any) -> list[Any]:
         """Takes the snapshots; returns the weights, with None in the place of one left out."""
         self.settle()
+        if values is None and self._watched and self._submit(None, weights):
+            return weights
+        if (
+            values is None
+            and self._quick is not None
+            and self._gate is not None
+            and self._run_gated(self._quick, weights, self.source.listed)
+        ):
+            return weights
         tensors = self.values_of(values, "values")
-        if self._skips_nonfinite and not agree(all_finite(local_all(tensors)), tensors):
-            for index, weight in enumerate(weights):
-                self.skipped[index] += weight is not None
-            return [None] * len(weights)
+        if self._skips_nonfinite:
+            if self._take_gated(tensors, weights, watch=values is None):
+                return weights
+            if self._gate is not None:
+                self._leave_gate()
+                weights = self._counters.weights() or weights  # of the counts that the device knew
+            if not agree(all_finite(local_all(tensors)), tensors):
+                for index, weight in enumerate(weights):
+                    self._skipped[index] += weight is not None
+                return [None] * len(weights)
         if offloads(self.device, tensors):
-            self._require_match(tensors)
-            self.offload.submit(local_all(tensors), lambda staged: self._fold(staged, weights))
-            self._submitted = [i for i, weight in enumerate(weights) if weight is not None]
+            self._offload(tensors, weights, watch=values is None)
         else:
             with self.explained(tensors):
                 self._fold(local_all(tensors), weights, watch=values is None)
         return weights
 
-    def _fold(self, values: Sequence[Any], weights: Sequence[Any], watch: bool = False) -> None:
-        """Takes ``values``, plain tensors, into the averages, and prepares what was not."""
-        if self._pass is None or not self._pass.run(weights, values):
+    def _take_gated(self, tensors: list[Any], weights: list[Any], watch: bool) -> bool:
+        """Lets the device take the snapshots or leave them out; False where it cannot."""
+        device = gate_device(tensors) if self._may_gate and not self.is_sharded else None
+        if device is None or self.arenas[0].tensors[0].device != device:
+            return False
+        with self.explained(tensors):
+            if self._pass is None:
+                self._pass = self._prepare(tensors)
+            if not is_prepared(self._pass):
+                return False
+            if self._gate is None:
+                self._gate = Gate(self._counters.counts, self._skipped, device)
+            if not self._run_gated(self._pass, weights, tensors):
+                self._forget()
+                self._pass = self._prepare(tensors)
+                if not is_prepared(self._pass):
+                    return False
+                if not self._run_gated(self._pass, weights, tensors):
+                    raise RuntimeError(_CHANGED)
+        if watch:
+            self._watch(self._pass, tensors)
+        return True
+
+    def _run_gated(self, prepared: _core.Prepared, weights: list[Any], values: Any) -> bool:
+        assert self._gate is not None
+        try:
+            done = prepared.run(weights, values, 0, self._gate.words)
+        except RuntimeError:
+            # CUDA failed on the way: what the device was to count is not known.
+            self._gate = self._quick = None
+            raise
+        self._gate.is_ahead = self._gate.is_ahead or done
+        return done
+
+    def _read_gate(self) -> None:
+        if self._gate is not None and self._gate.is_ahead:
+            counts, self._skipped = self._gate.read()
+            self._counters.recount(counts)
+
+    def _leave_gate(self) -> None:
+        """Lets the host count again, and nothing run without a check of the values."""
+        if self._gate is not None:
+            self._read_gate()
+            self._gate = self._quick = None
+
+    def _offload(self, tensors: list[Any], weights: list[Any], watch: bool) -> None:
+        """Starts an update in the background, and prepares what was not."""
+        parts = local_all(tensors)
+        if not self._submit(parts, weights):
+            self._require_match(tensors)
+            self._watched = False
+            self.offload.stage(parts)
+            if not self._submit(parts, weights):
+                raise RuntimeError(_CHANGED)
+        if watch and not (self._watched or self._skips_nonfinite or self.is_sharded):
+            self.offload.watch(lambda copies: self._watch_copies(copies, parts))
+
+    def _watch_copies(self, copies: _core.HostCopies, values: Sequence[Any]) -> bool:
+        source = self.source
+        if source.module is not None:
+            self._watched = copies.watch_values(
+                source.module, values, source.use_buffers, lists_plainly
+            )
+        return self._watched
+
+    def _submit(self, values: Sequence[Any] | None, weights: list[Any]) -> bool:
+        """Starts an update, if what is staged is for these values; None for those watched."""
+        threads = fold_threads()
+        if not self.offload.submit(values, lambda staged: self._fold(staged, weights, threads)):
+            return False
+        self._submitted = [i for i, weight in enumerate(weights) if weight is not None]
+        return True
+
+    def _fold(
+        self,
+        values: Sequence[Any],
+        weights: Sequence[Any],
+        own_threads: int = 0,
+        watch: bool = False,
+    ) -> None:
+        """Takes ``values``, plain tensors, into the averages, and prepares what was not.
+
+        In the background it may take ``own_threads`` threads; 0 stands for those of a call.
+        """
+        if self._pass is None or not self._pass.run(weights, values, own_threads):
             self._forget()
             prepared = self._prepare(values)
-            if not prepared.run(weights, values):
-                raise RuntimeError(
-                    "the parameters were changed by another thread during the update"
-                )
+            if not prepared.run(weights, values, own_threads):
+                raise RuntimeError(_CHANGED)
             self._pass = prepared
-        if watch and isinstance(self._pass, _core.Prepared):
+        if watch and is_prepared(self._pass):
             self._watch(self._pass, values)
 
     def _prepare(self, values: Sequence[Any]) -> _core.Prepared | MixedPass:
@@ -144,7 +262,7 @@ class Snapshots:
     def _watch(self, prepared: _core.Prepared, values: Sequence[Any]) -> None:
         """Lets ``update`` run what is prepared without listing the parameters, if it can."""
         module, self._quick = self.source.module, None
-        if self._skips_nonfinite or self.is_sharded:
+        if (self._skips_nonfinite and self._gate is None) or self.is_sharded:
             return
         if module is None or prepared.watch_values(
             module, values, self.source.use_buffers, lists_plainly
@@ -164,7 +282,7 @@ class Snapshots:
             self.offload.wait()
         except OffloadError:
             for index in self._submitted:  # it was counted when it was started
-                self.counters.take_back(index)
+                self._counters.take_back(index)
             raise
 
     def detach(self) -> None:
@@ -247,6 +365,7 @@ class Snapshots:
 
     def move(self, device: Any, dtype: Any) -> None:
         """Moves the averages to a device, and into a dtype; None leaves them."""
+        self._leave_gate()
         self.arenas = [
             Arena(arena.tensors, *_as_before(arena.tensors, device, dtype)) for arena in self.arenas
         ]
@@ -272,23 +391,27 @@ class Snapshots:
         Raises:
             TypeError, ValueError: a counter is wrong; nothing was changed.
         """
-        counters = Counters(self.counters.averages)
+        self._leave_gate()
+        counters = Counters(self._counters.averages)
         counters.load(step, counts)
         for arena, tensors in zip(self.arenas, averages or (), strict=averages is not None):
             pairs.copy_(local_all(arena.tensors), local_all(list(tensors)), any_device=True)
-        self.counters, self.skipped = counters, list(skipped)
+        self._counters, self._skipped = counters, list(skipped)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what to copy or pickle, with no update in flight."""
         self.settle()
+        self._read_gate()
         state = self.__dict__.copy()
-        del state["_pass"], state["_quick"]
+        del state["_pass"], state["_quick"], state["_gate"]
         state["arenas"] = [list(map(standalone, arena.tensors)) for arena in self.arenas]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores from a pickle."""
         self.__dict__.update(state)
+        self._watched = False
+        self._gate = None
         self.arenas = [Arena(tensors, *_as_before(tensors)) for tensors in state["arenas"]]
         self._forget()
 

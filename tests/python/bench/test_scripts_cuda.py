@@ -91,8 +91,9 @@ def test_budgets_follow_the_size_of_the_model() -> None:
 
 def test_the_host_is_measured_by_the_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_host, "LENGTHS", (1, 3))
+    monkeypatch.setattr(cuda_host, "COPIES", (5,))
     findings = list(cuda_host.measure(None, 1e-3, "cpu"))
-    assert [finding.subject for finding in findings] == ["1 pairs", "3 pairs"]
+    assert [finding.subject for finding in findings] == ["1 pairs", "3 pairs", "5 tensors"]
 
 
 class FakeEma:

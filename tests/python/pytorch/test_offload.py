@@ -158,7 +158,8 @@ class Copies:
         threading.Event().wait(0.5)
         print("copied", flush=True)
 class Copier:
-    def stage(self, value): return torch.zeros_like(value.detach())
+    def stage(self, values): return [torch.zeros_like(value.detach()) for value in values]
+    def watch(self, record): pass
     def start(self, staging, values): return Copies()
 snapshots.offloads = lambda device, values: True
 averager = WeightAverager(torch.nn.Linear(300, 300), device="cpu")
@@ -177,8 +178,9 @@ print("end", flush=True)
 def test_the_cuda_copier_serves_values_on_the_cpu_at_once() -> None:
     values = [torch.arange(6.0).reshape(2, 3).t(), torch.tensor(5)]
     copier = CudaCopier()
-    staging = [copier.stage(value) for value in values]
+    staging = copier.stage(values)
     copies = copier.start(staging, values)
+    assert copies is not None
     assert not copies.pending
     assert staging[0].stride() == values[0].stride()
     assert all(torch.equal(s, v) for s, v in zip(staging, values, strict=True))
@@ -226,3 +228,96 @@ def test_an_averager_is_freed_at_once_after_an_update_in_the_background(
     finally:
         gc.enable()
     assert len(_global_optimizer_pre_hooks) == before
+
+
+def test_the_copies_lie_in_one_block_and_start_where_native_code_likes_them() -> None:
+    values = [torch.zeros(3, dtype=torch.bfloat16), torch.zeros(2, 2), torch.zeros(0)]
+    staging = CudaCopier().stage(values)
+    assert len({place.untyped_storage().data_ptr() for place in staging}) == 1
+    assert [place.storage_offset() * place.element_size() for place in staging[:2]] == [0, 64]
+    assert [place.dtype for place in staging] == [value.dtype for value in values]
+
+
+def test_values_that_cannot_be_read_as_they_are_become_dense_first() -> None:
+    rows = torch.arange(12.0).reshape(3, 4)
+    values = [
+        rows[:, ::2],
+        torch.tensor([1 + 2j, 3 - 1j]).conj(),
+        torch.zeros(2).expand(3, 2),
+        rows.t(),
+    ]
+    copier = CudaCopier()
+    staging = copier.stage(values)
+    copier.watch(lambda _: pytest.fail("native code cannot find these by itself"))
+    for number in (1, 5):
+        rows += number
+        assert copier.start(staging, values) is not None
+        assert all(torch.equal(s, v) for s, v in zip(staging, values, strict=True))
+    assert copier.start(staging, values[:2]) is None
+
+
+def test_where_memory_is_short_nothing_is_counted_and_the_next_update_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("swa_fast.torch.snapshots.offloads", lambda *_: True)
+    model = torch.nn.Linear(3, 2)
+    averager = WeightAverager(model, device="cpu")
+    set_weights(model, 4.0)
+    empty = torch.empty
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        if options.get("dtype") == torch.uint8:
+            raise RuntimeError("CUDA error: out of memory")
+        return empty(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", refuse)
+        with pytest.raises(RuntimeError, match="need 128 bytes of host memory for the copies, whi"):
+            averager.update()
+    assert (averager.count, averager.step) == (0, 0)
+    averager.update()
+    assert all((a == 4.0).all() for a in averager.averages())
+    assert averager.count == 1
+
+
+def test_the_values_of_a_module_are_not_listed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swa_fast.torch.snapshots.offloads", lambda *_: True)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    averager, plain = WeightAverager(model, device="cpu"), WeightAverager(model)
+    generator = torch.Generator().manual_seed(3)
+
+    def step() -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        plain.update()
+        averager.update()
+
+    step()
+    with monkeypatch.context() as patch:
+        patch.setattr(averager._snapshots, "values_of", lambda *_: pytest.fail("listed"))
+        step()
+        step()
+    # Another parameter in its place is found, whatever is watched.
+    model[1].weight = torch.nn.Parameter(torch.full((2, 2), 3.0))
+    step()
+    step()
+    for a, b in zip(averager.averages(), plain.averages(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_copies_are_waited_for_if_the_update_cannot_start(
+    copier: SlowCopier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copier.automatic = True
+    _, averager = make_with_a_snapshot(copier)
+
+    def refuse(_: Any) -> Any:
+        raise RuntimeError("cannot start a thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Offload, "_pool", refuse)
+        with pytest.raises(RuntimeError, match="cannot start a thread"):
+            averager.update()
+    assert copier.started[1].done.is_set()
+    assert (averager.count, averager.step) == (1, 1)
