@@ -210,6 +210,7 @@ def in_process(arguments: list[str], group: Path | None = None) -> subprocess.Po
 def run(scenario: str, model: str, step: str, seconds: float) -> dict[str, list[float]]:
     """Measures one row in fresh processes."""
     arguments = [scenario, str(ELEMENTS[model]), step, str(seconds)]
+    works: dict[str, list[Callable[[int], None]]]
     works = {"one": [spin], "busy": [spin] * CPUS, "workers": [work_and_sleep] * CPUS}
     with contextlib.ExitStack() as stack:
         stack.enter_context(others(works.get(scenario, [])))

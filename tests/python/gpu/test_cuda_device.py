@@ -77,7 +77,9 @@ def test_launches_of_one_call(gpu: str, pairs: int, launches: int) -> None:
 def test_three_averages_take_one_launch(gpu: str) -> None:
     values = [torch.ones(1000, device=gpu) for _ in range(50)]
     averages = [[torch.zeros(1000, device=gpu) for _ in values] for _ in range(3)]
-    lists = [(f"a{k}", "average", k, -1, one, None, None, None) for k, one in enumerate(averages)]
+    lists: Any = [
+        (f"a{k}", "average", k, -1, one, None, None, None) for k, one in enumerate(averages)
+    ]
     prepared = swa_fast._core.Prepared(values, lists)
     assert prepared.run([0.5, 0.5, 0.5], values)
     torch.cuda.synchronize()

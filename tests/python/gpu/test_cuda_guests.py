@@ -59,7 +59,7 @@ def test_new_jax_arrays_at_every_update(gpu: str) -> None:
     for count, snapshot in enumerate(snapshots_of(5)):
         values = [jax.numpy.asarray(value) * 2 for value in snapshot]  # queued by JAX
         if prepared is None:
-            target = ("averages", "average", 0, -1, averages, None, None, None)
+            target: Any = ("averages", "average", 0, -1, averages, None, None, None)
             prepared = swa_fast._core.Prepared(values, [target])
         assert prepared.run([count], values)
         swa_fast.running_mean_(expected, [value * 2 for value in snapshot], count)

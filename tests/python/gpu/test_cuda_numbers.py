@@ -131,7 +131,9 @@ def test_several_averages_at_once_have_the_bits_of_the_cpu(device: str) -> None:
     here = [random_tensors(SIZES, torch.float32, seed) for seed in (4, 5, 6)]
     there = [[a.to(device) for a in one] for one in here]
     copies = [[v.to(device) for v in one] for one in values]
-    lists = [(f"averages{k}", "average", k, -1, a, None, None, None) for k, a in enumerate(there)]
+    lists: Any = [
+        (f"averages{k}", "average", k, -1, a, None, None, None) for k, a in enumerate(there)
+    ]
     prepared = swa_fast._core.Prepared(copies[0], lists)
     for count, (value, copy) in enumerate(zip(values, copies, strict=True)):
         decayed = [None, 0.125, 0.5][count]

@@ -272,13 +272,16 @@ def test_resumed_moving_average_is_the_uninterrupted_one(tmp_path: pathlib.Path)
 class AsInAddons(AveragedOptimizerWrapper):
     """Written for later versions of TensorFlow Addons."""
 
-    def average_op(self, var: Any, average_var: Any, local_apply_state: Any) -> Any:
+    def average_op(  # type: ignore[override]
+        self, var: Any, average_var: Any, local_apply_state: Any
+    ) -> Any:
         return average_var.assign(keras.ops.convert_to_tensor(var) * 2)
 
 
 def test_subclass_as_written_for_addons() -> None:
     each = variable([4.0])
-    optimizer = AsInAddons(keras.optimizers.SGD(1.0), "mine")
+    name: Any = "mine"
+    optimizer = AsInAddons(keras.optimizers.SGD(1.0), name)
     assert optimizer.name == "mine"
     optimizer.build([each])
     optimizer.apply([keras.ops.ones(1)])

@@ -144,7 +144,7 @@ class AsInAddons(AveragedOptimizerWrapper):
     """A subclass as users write them for later versions of TensorFlow Addons."""
 
     def __init__(self, optimizer: Any, name: str = "AsInAddons", **settings: Any) -> None:
-        super().__init__(optimizer, name, **settings)
+        super().__init__(optimizer, name, **settings)  # type: ignore[arg-type]
         self._set_hyper("share", 0.5)
 
     def _create_slots(self, var_list: Any) -> None:
@@ -208,4 +208,4 @@ def test_average_model_checkpoint_refuses_other_optimizers() -> None:
     with pytest.raises(TypeError, match=r"only used when .*Received: SGD"):
         AverageModelCheckpoint(True, "never").set_model(model)
     with pytest.raises(TypeError, match="update_weights must be True or False"):
-        AverageModelCheckpoint(1, "never")
+        AverageModelCheckpoint(1, "never")  # type: ignore[arg-type]

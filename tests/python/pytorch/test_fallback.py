@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -237,12 +239,18 @@ def test_pairs_that_torch_handles_are_sorted_once(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    sort = mixed_pass.sort
-    monkeypatch.setattr(mixed_pass, "sort", lambda *given: calls.append(given) or sort(*given))
+    sort = sorting.sort
+
+    def counted(*given: Any) -> Any:
+        calls.append(given)
+        return sort(*given)
+
+    monkeypatch.setattr(mixed_pass, "sort", counted)
     net = nn.Module()
     net.dense = nn.Parameter(torch.zeros(3))
     net.columns = nn.Parameter(torch.zeros(4, 6)[:, ::2])
     net.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+    update: Callable[[], object]
     if kind == "averager":
         averager = WeightAverager(
             net, {"mean": Average(), "ema": Average(decay=0.75)}, use_buffers=True
@@ -250,7 +258,7 @@ def test_pairs_that_torch_handles_are_sorted_once(
         update = averager.update
     else:
         averaged = AveragedModel(net, use_buffers=True)
-        update = lambda: averaged.update_parameters(net)  # noqa: E731
+        update = functools.partial(averaged.update_parameters, net)
     taken: list[float] = []
 
     def step(number: float) -> None:

@@ -14,9 +14,14 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-import swa_fast
 from swa_fast import Average, Averager, decays
-from swa_fast.torch import SWA, AveragedModel, WeightAverager, get_ema_multi_avg_fn, update_bn
+from swa_fast import _core as typed_core
+from swa_fast.torch import SWA, AveragedModel, get_ema_multi_avg_fn, update_bn
+from swa_fast.torch import WeightAverager as TypedAverager
+
+# What is called wrongly here is not to be found by the type checker.
+swa_fast: Any = typed_core
+WeightAverager: Any = TypedAverager
 
 m = nn.Linear(2, 1)
 n = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
@@ -24,6 +29,7 @@ w = WeightAverager(m)
 w.update()
 x, y = [np.ones(2, np.float32)], [np.ones(2, np.float32)]
 opt = torch.optim.SGD(m.parameters(), lr=0.1)
+single: Any = Average()
 loader = [(torch.ones(4, 2),)]
 
 CALLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -230,7 +236,7 @@ CALLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "values must be a list of tensors. Received: a module; see swa_fast.torch.WeightAverager for those",
     ),
     (
-        lambda: Averager(x, Average()),
+        lambda: Averager(x, single),
         TypeError,
         "averages must be a dict with at least one {name: swa_fast.Average(...)}. Received: Average(decay=None, start=0, period=1, dtype=None, initial=False); give it a name, {'name': Average(...)}",
     ),
@@ -287,6 +293,7 @@ def test_the_whole_sentence(call: Callable[[], Any], error: type[Exception], sen
 
 
 def test_a_schedule_of_other_arguments_is_refused_at_once() -> None:
+    wrong: Any = lambda: 0.9  # noqa: E731
     with pytest.raises(TypeError, match="which does not take three arguments"):
-        Average(decay=lambda: 0.9)
-    assert Average(decay=lambda *counters: 0.9).weight(1, 2, 1) == pytest.approx(0.1)
+        Average(decay=wrong)
+    assert Average(decay=lambda s, t, n: 0.9).weight(1, 2, 1) == pytest.approx(0.1)

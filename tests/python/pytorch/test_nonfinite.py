@@ -16,7 +16,7 @@ import pytest
 torch: Any = pytest.importorskip("torch")
 
 from swa_fast import Average, decays  # noqa: E402
-from swa_fast.torch import SWA, WeightAverager, snapshots  # noqa: E402
+from swa_fast.torch import SWA, WeightAverager, nonfinite, snapshots  # noqa: E402
 from swa_fast.torch.mixed_pass import prepare_pass  # noqa: E402
 from swa_fast.torch.nonfinite import can_be_gated  # noqa: E402
 
@@ -136,8 +136,13 @@ def test_the_counts_are_read_only_when_they_are_asked_for(
 ) -> None:
     model, gated, _ = pair()
     reads = []
-    read = snapshots.Gate.read
-    monkeypatch.setattr(snapshots.Gate, "read", lambda gate: reads.append(1) or read(gate))
+    read = nonfinite.Gate.read
+
+    def counted(gate: Any) -> Any:
+        reads.append(1)
+        return read(gate)
+
+    monkeypatch.setattr(nonfinite.Gate, "read", counted)
     for number in NUMBERS:
         set_all(model, number)
         gated.update()
@@ -234,7 +239,7 @@ def test_an_optimizer_does_not_ask_for_the_counts_at_every_step(
 ) -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = SWA(torch.optim.SGD([weight], lr=1.0), 0, 1, nonfinite="skip")
-    monkeypatch.setattr(snapshots.Gate, "read", lambda _: pytest.fail("waited for the device"))
+    monkeypatch.setattr(nonfinite.Gate, "read", lambda _: pytest.fail("waited for the device"))
     for number in (0.5, NAN, 0.25):
         weight.grad = torch.full((3,), number)
         optimizer.step()

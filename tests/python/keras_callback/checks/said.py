@@ -43,7 +43,7 @@ def what_has_no_effect(env: Environment) -> None:
     assert _some(texts, "SWA got validate_with_average, and fit no validation_data")
     ema = env.callbacks.EMA(validate_with_average=True)
     assert _some(told(lambda: env.fit(model, ema, epochs=1)), "EMA got validate_with_average")
-    split = {"validation_split": 0.3}
+    split: Any = {"validation_split": 0.3}
     texts = told(lambda: env.fit(model, env.SWA(2, validate_with_average=True), **split))
     assert not _some(texts, "validate_with_average")
     stop = env.callback(
@@ -194,9 +194,10 @@ def a_loop_with_a_tape(env: Environment) -> None:
     seen = train(model, 4, env.SWA(2), env.keras.optimizers.SGD(0.1))
     assert_same_bits(weights(model), running_mean(seen[1:]))
     model = env.bn_model(nested=False)
-    texts = told(lambda: seen.append(train(model, 4, env.SWA(2), model.optimizer)))
+    found: list[Any] = []
+    texts = told(lambda: found.append(train(model, 4, env.SWA(2), model.optimizer)))
     assert _some(texts, "the moving statistics are the average of the snapshots'")
-    assert_close(weights(model), running_mean(seen[-1][1:3]))
+    assert_close(weights(model), running_mean(found[-1][1:3]))
     assert all(layer.momentum == 0.99 for layer in env.bn_layers(model))
     with raises(ValueError, "must know the number of epochs"):
         env.keras.callbacks.CallbackList([env.SWA(2)], model=model).on_train_begin()
