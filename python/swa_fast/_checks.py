@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -36,6 +37,18 @@ def check_positive(name: str, value: Any) -> float:
     number = check_number(name, value)
     if not 0.0 < number < math.inf:
         raise ValueError(f"{name} must be > 0 and finite. Received: {number}")
+    return number
+
+
+def check_integer(name: str, value: Any, at_least: int) -> int:
+    """Returns ``value`` as an int >= ``at_least``; raises TypeError or ValueError naming it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(
+            f"{name} must be an int. Received: {value!r} of type {type(value).__name__}"
+        )
+    number = operator.index(value)
+    if number < at_least:
+        raise ValueError(f"{name} must be >= {at_least}. Received: {number}")
     return number
 
 

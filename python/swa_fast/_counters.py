@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ._schedule import check_integer
+from ._checks import check_integer
 from .average import Average
 
 

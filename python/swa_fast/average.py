@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from ._checks import check_number, dtype_name
-from ._schedule import check_integer
+from ._checks import check_integer, check_number, dtype_name
 from .decays import Schedule, after, check_schedule, constant, from_dict, to_dict
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from . import _core
+from ._checks import check_integer
 from ._counters import Counters
-from ._schedule import check_integer
 from .average import Average, check_averages
 
 # Averages begin at multiples of this many bytes of a block: a cache line.

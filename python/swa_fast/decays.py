@@ -33,8 +33,7 @@ from dataclasses import dataclass, field, fields
 from inspect import signature
 from typing import Any
 
-from ._checks import check_decay, check_number, check_positive
-from ._schedule import check_integer
+from ._checks import check_decay, check_integer, check_number, check_positive
 
 __all__ = [
     "after",

@@ -21,10 +21,9 @@ from typing import Any
 
 import torch
 
-from ._checks import check_decay, check_number
+from ._checks import check_decay, check_integer, check_number
 from ._deepspeed import require_whole
 from ._parameter_listing import ParameterListing
-from ._schedule import check_integer
 from .decays import warmup
 from .torch import WeightAverager
 from .torch.given_decay import GivenDecay

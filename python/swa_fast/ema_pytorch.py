@@ -20,9 +20,8 @@ from typing import Any
 
 import torch
 
-from ._checks import check_decay
+from ._checks import check_decay, check_integer
 from ._deepspeed import require_whole_module
-from ._schedule import check_integer
 from .decays import warmup
 from .torch import WeightAverager
 from .torch.averaged_model import HostCount

@@ -12,7 +12,7 @@ import warnings
 import weakref
 from typing import Any
 
-from swa_fast._schedule import check_integer
+from swa_fast._checks import check_integer
 
 from .data import input_batches, serves_once
 from .fit import RunningFit

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from swa_fast._schedule import check_integer
+from swa_fast._checks import check_integer
 
 
 def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .. import decays
-from .._schedule import check_integer
+from .._checks import check_integer
 from ..average import Average, check_averages
 from . import checks
 from . import state as _state

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import check_decay
-from .._schedule import check_integer
+from .._checks import check_decay, check_integer
 from .rules import ExponentialMean
 
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")

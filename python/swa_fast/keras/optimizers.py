@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._checks import check_integer
 from .._keras import members
 from .._keras.optimizer_arguments import check_moving_average, check_nonfinite
 from .._keras.rules import Mean
-from .._schedule import check_integer
 from .optimizer_wrapper import AveragedOptimizerWrapper  # before Keras: it says what to install
 
 import keras  # isort: skip

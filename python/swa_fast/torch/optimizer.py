@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from swa_fast._schedule import check_integer
+from swa_fast._checks import check_integer
 from swa_fast.average import Average
 
 from . import optimizer_state, steps

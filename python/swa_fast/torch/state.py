@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from swa_fast._schedule import check_integer
+from swa_fast._checks import check_integer
 from swa_fast.average import Average
 
 from .mismatch import describe_mismatch
