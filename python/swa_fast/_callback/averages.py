@@ -15,8 +15,8 @@ Array = npt.NDArray[Any]
 WIDE_TYPES = ("float64",)
 """Variables of these types are averaged in float64, all other floating ones in float32."""
 
-# What is wrong with the number and with a shape of the weights: where the averages were taken in
-# this fit, and where they come from a state.
+# Error texts for a wrong number of weights and for a wrong shape: first for averages taken in this
+# fit, then for averages loaded from a state.
 _OF_A_SNAPSHOT = (
     "the model's weights must not change during fit: it had {had} floating-point weights at the "
     "first snapshot and has {has} now",

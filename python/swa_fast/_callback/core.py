@@ -60,8 +60,8 @@ class AveragingCallback(Resumable):
             of `start_epoch` on unless `start_step` is given.
         decay: > 0 and < 1 makes it an exponential average: at each snapshot after the first,
             `decay * average + (1 - decay) * weights`.
-        validate_with_average: the validation of `fit` sees the averages, in the epoch's end,
-            and the model gets its own weights back exactly.
+        validate_with_average: run `fit`'s validation on the averages; the model's own weights are
+            restored exactly afterwards.
         backup_path: an `.npz` file that is rewritten after each epoch, beside BackupAndRestore's:
             the next `fit` goes on from it, and deletes it at its end.
 

@@ -6,7 +6,7 @@ from swa_fast.average import due
 
 
 class StepCounter:
-    """Counts training batches over all epochs; those of the batch-normalization epoch are none.
+    """Counts training batches over all epochs, leaving out the batch-normalization epoch.
 
     Args:
         period: batches from one snapshot to the next; None if none is averaged by batch.

@@ -22,8 +22,9 @@ class Framework:
         to_numpy: returns what a variable holds as a NumPy array.
         deserialize: makes an optimizer from its serialized config and custom objects.
         taken_now: returns the snapshots at hand as an int where Python can look, else None.
-        assign_averages: assigns the averages in (variable, average) pairs, unless the snapshot
-            count, which comes next, is 0; then it prints the text given last where it can.
+        assign_averages: called as (pairs, snapshots, message). Copies each average into its
+            variable. If `snapshots` is 0, copies nothing and prints `message` where printing is
+            possible.
         update_if: see `swa_fast.tensorflow._averager.update_if`.
         make_averager: returns an object whose `after_step(before, after)` takes a snapshot if one
             is due, from (variable, average) pairs, the snapshot count, start and period.

@@ -23,7 +23,7 @@ def average_dtype(variable: Any) -> Any:
 
 
 _GROWTH = 2.0
-"""By this legacy Keras multiplies a loss scale that grows."""
+"""Factor by which legacy Keras raises a dynamic loss scale."""
 
 
 class SlotOwner:
