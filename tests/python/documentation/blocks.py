@@ -27,7 +27,12 @@ ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Pages of which every block can be pasted alone: each runs in a namespace of its own.
-ALONE = frozenset(("README.md",))
+ALONE = frozenset(
+    (
+        "README.md",
+        "docs/quickstart.md",
+    )
+)
 
 KINDS = (
     "python",
