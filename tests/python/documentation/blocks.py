@@ -30,7 +30,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ALONE = frozenset(
     (
         "README.md",
+        "docs/averaging.md",
+        "docs/distributed.md",
+        "docs/index.md",
+        "docs/install.md",
+        "docs/migrating/torch_swa_utils.md",
+        "docs/numerics.md",
         "docs/quickstart.md",
+        "docs/tensorflow_internals.md",
+        "docs/torch.md",
     )
 )
 
