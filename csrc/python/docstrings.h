@@ -35,8 +35,9 @@ Raises:
     TypeError: an argument is not a list of tensors, or a dtype cannot be averaged.
     ValueError: lengths or shapes differ, ``count`` is out of range, or memory overlaps.
     BufferError: a tensor is read-only, not contiguous, or cannot be exported.
-    RuntimeError: a tensor is on a device that cannot be reached here, or CUDA failed, which is then
-        named; all but the last was checked before the first write, so that nothing was written.
+    RuntimeError: the device cannot be reached (nothing was written), or CUDA failed during the
+        work (the message names the error; averages may be partly written). The other errors are
+        raised before the first write.
 
 Example:
     >>> import numpy as np, swa_fast
@@ -63,7 +64,7 @@ Args:
     copies: as in ``running_mean_``; copied whatever the weight.
 
 Raises:
-    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``; nothing was written.
+    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``.
 
 Example:
     >>> import numpy as np, swa_fast
@@ -105,7 +106,7 @@ Args:
     weights: a finite number for each list of sources; of any sign and sum.
 
 Raises:
-    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``; nothing was written.
+    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``.
 
 Example:
     >>> import numpy as np, swa_fast
@@ -170,7 +171,7 @@ Args:
     b: a list of as many tensors with the same shapes and dtypes.
 
 Raises:
-    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``; nothing was written.
+    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``.
 
 Example:
     >>> import numpy as np, swa_fast
@@ -191,7 +192,7 @@ Args:
         else both floating-point, or both complex. Conversion rounds once, to nearest even.
 
 Raises:
-    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``; nothing was written.
+    TypeError, ValueError, BufferError, RuntimeError: as ``running_mean_``.
 
 Example:
     >>> import numpy as np, swa_fast

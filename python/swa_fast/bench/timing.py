@@ -31,9 +31,11 @@ SETTLE = 0.010
 """Seconds of rest after a call that lingers. With 1 ms, the quartiles of the ratio of two like
 calls after TensorFlow's were 0.57 and 1.29, with 10 ms 0.93 and 1.02."""
 
-SLOW, MAX_STRIDE = 4.0, 8
-"""A call that takes more than SLOW times as long as the fastest sits rounds out, but takes part at
-least once in MAX_STRIDE rounds."""
+SLOW = 4.0
+"""Tasks slower than the fastest by more than this factor skip rounds."""
+
+MAX_STRIDE = 8
+"""Every task runs at least once in this many rounds."""
 
 
 @dataclass(frozen=True)

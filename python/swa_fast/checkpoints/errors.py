@@ -1,4 +1,4 @@
-"""What is wrong with checkpoints, said in one sentence."""
+"""The error for checkpoints that cannot be used; its message is one sentence."""
 
 from __future__ import annotations
 

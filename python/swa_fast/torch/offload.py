@@ -182,7 +182,8 @@ class _Job:
     def run(self) -> None:
         """Waits for the copies and folds them in; in the background."""
         self._copies.wait()
-        # The version is raised when a write is queued: still the old one means not even queued.
+        # torch raises the version when a write is queued, so an unchanged version proves that no
+        # write was queued.
         written = self._versions.first_changed()
         if written >= 0 and not self._held_back:
             raise RuntimeError(

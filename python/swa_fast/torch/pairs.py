@@ -99,7 +99,12 @@ def _average(
 def _parts(
     averages: Sequence[Any], values: Sequence[Any], copies: _Copies | None, any_device: bool
 ) -> tuple[Sorted, Sorted] | None:
-    """Returns the pairs to average and those to copy; None if native code was right."""
+    """Splits the pairs into four lists: natively or by torch, to average or to copy.
+
+    Returns:
+        The pairs to average and the pairs to copy, each split into native code's and torch's. None
+        if no pair needs torch, so that the error of native code stands.
+    """
     sides: list[Side] = []
     copies = copies or ([], [])
     averaged = sort(averages, values, any_device, AVERAGED, sides)

@@ -2,8 +2,8 @@
 
 The info string of a fenced block says what a test does with it:
 
-- `python`: runs, after the blocks before it on its page, in the same namespace; on the pages of
-  `ALONE` in a new one.
+- `python`: runs, after the blocks before it on its page, in the same namespace. On the pages of
+  `ALONE` each runs in a namespace of its own.
 - `python raises`: the same, and must end in an exception.
 - `python gpu`: runs where torch has a CUDA device; elsewhere it is compiled and skipped by name.
 - `python program`: a program of its own, run in a process of its own.
@@ -27,7 +27,20 @@ ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Pages of which every block can be pasted alone: each runs in a namespace of its own.
-ALONE = frozenset(("README.md",))
+ALONE = frozenset(
+    (
+        "README.md",
+        "docs/averaging.md",
+        "docs/distributed.md",
+        "docs/index.md",
+        "docs/install.md",
+        "docs/migrating/torch_swa_utils.md",
+        "docs/numerics.md",
+        "docs/quickstart.md",
+        "docs/tensorflow_internals.md",
+        "docs/torch.md",
+    )
+)
 
 KINDS = (
     "python",

@@ -3,7 +3,8 @@
 JOB is a JSON list of pages, each a list of {line, page, kind, code}; RESULT is written as
 {"PAGE:LINE": {"out": what was printed, "error": null or "Type: message", "trace": a traceback}}.
 A page's blocks share one namespace, which starts with what `given.py` has for the page; after an
-error the rest of the page is not run. On pages of `blocks.ALONE` each block has a new one.
+error the rest of the page is not run. On pages of `blocks.ALONE` each block has a namespace of its
+own, and all are run.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def run_page(blocks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "error": error,
             "trace": trace,
         }
-        if error is not None and block["kind"] != "python raises":
+        if error is not None and block["kind"] != "python raises" and page not in ALONE:
             break
     return results
 

@@ -84,9 +84,12 @@ def result_of(block: Block) -> dict[str, Any]:
 
 
 def require_framework(block: Block) -> None:
-    """Skip a block that needs what is not installed, itself or through the page before it."""
+    """Skip a block that needs what is not installed, itself or through the page before it.
+
+    On pages of `blocks.ALONE` a block has nothing from the page before it.
+    """
     code = block.code
-    if block.runs_in_order:
+    if block.runs_in_order and block.page not in blocks.ALONE:
         before = [other for other in BLOCKS[block.page] if other.line <= block.line]
         code = GIVEN.get(block.page, "") + "".join(o.code for o in before if o.runs_in_order)
     for name in FRAMEWORKS:
@@ -218,6 +221,24 @@ def test_a_page_stops_at_its_first_error_and_names_the_line(
     assert found["p.md:20"]["out"] == "3\n"
     assert found["p.md:20"]["error"] == "ZeroDivisionError: division by zero"
     assert 'p.md", line 22' in found["p.md:20"]["trace"]
+
+
+def test_a_block_of_a_page_of_its_own_has_nothing_from_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes = ["import json\nname = 1 / 0\n", "print(name)\n", "import json\nprint(json.dumps(1))\n"]
+    page = [
+        {"page": "README.md", "line": line, "kind": "python", "code": code}
+        for line, code in enumerate(codes)
+    ]
+    found = list(run_pages.run_page(page).values())
+    assert [result["error"] for result in found] == [
+        "ZeroDivisionError: division by zero",
+        "NameError: name 'name' is not defined",
+        None,
+    ]
+    assert found[2]["out"] == "1\n"
 
 
 def test_every_kind_of_block_is_found() -> None:

@@ -34,6 +34,7 @@ SCRIPTS = (
     "architecture",
     "post_hoc",
     "schedules",
+    "warm_up",
 )
 
 
@@ -206,6 +207,24 @@ def test_batch_norm_draws_and_fills(scripts: Any, docs: Path) -> None:
     errors = [float(row.split("|")[2].split("±")[0]) for row in rows]
     assert len(errors) == 4
     assert errors[3] < errors[2]  # recomputed statistics against those of a new layer
+
+
+def test_warm_up_fills_its_table(scripts: Any, docs: Path) -> None:
+    pytest.importorskip("sklearn")
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    try:
+        warm_up = scripts("warm_up")
+        warm_up.main(["--seeds", "2", "--epochs", "2"])
+    finally:
+        torch.set_num_threads(threads)
+    rows = [row.split("|")[1:-1] for row in part(docs / "averaging.md", "warm_up").splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == [
+        "none: the last weights",
+        *map(str, warm_up.DECAYS),
+    ]
+    constant, warm = (float(row.split("±")[0]) for row in rows[-1][2:])
+    assert warm > constant + 10  # percent, 0.9999 after 58 steps
 
 
 def test_every_schedule_has_a_picture(scripts: Any, docs: Path) -> None:
