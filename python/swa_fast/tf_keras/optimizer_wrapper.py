@@ -11,7 +11,7 @@ try:
     import tf_keras
 except ImportError as error:
     raise ImportError(
-        'swa_fast.tf_keras needs tf_keras: pip install "swa-fast[tf_keras]"'
+        'swa_fast.tf_keras needs tf_keras: pip install "swa-fast[tf-keras]"'
     ) from error
 
 from .._keras import members

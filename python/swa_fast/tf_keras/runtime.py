@@ -12,7 +12,7 @@ try:
     import tf_keras
 except ImportError as error:
     raise ImportError(
-        'swa_fast.tf_keras needs TensorFlow and tf_keras: pip install "swa-fast[tf_keras]"',
+        'swa_fast.tf_keras needs TensorFlow and tf_keras: pip install "swa-fast[tf-keras]"',
         name=error.name,
     ) from error
 

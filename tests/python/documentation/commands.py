@@ -24,7 +24,7 @@ from swa_fast import cli
 
 _ASSIGNMENT = re.compile(r"([A-Z_][A-Z0-9_]*)=(.*)")
 _VARIABLES = ("KERAS_BACKEND", "TF_USE_LEGACY_KERAS", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-_REQUIREMENT = re.compile(r"(swa-fast|\.)?(?:\[([\w,]+)\])?(?:([\w-]+)==([\w.]+))?")
+_REQUIREMENT = re.compile(r"(swa-fast|\.)?(?:\[([\w,-]+)\])?(?:([\w-]+)==([\w.]+))?")
 
 
 _FOREIGN = ("apt-get", "cd", "git", "ldd", "nvidia-smi", "rm")
