@@ -129,7 +129,7 @@ def load_own_variables(self: Any, store: Any) -> None:
 
 
 def snapshots(self: Any) -> int:
-    """Snapshots in the averages: with `MovingAverage`, the variables at the start among them."""
+    """Snapshots in the averages; in `MovingAverage` the variables at the start are one of them."""
     count: int = self._keeper.count()
     return count
 
@@ -158,7 +158,7 @@ def shadow_copy(self: Any, model_weights: Sequence[Any]) -> None:
 
 
 def has_shadow_copy(self: Any) -> bool:
-    """Whether there are averages: the optimizer was built, or `shadow_copy` called."""
+    """Whether there are averages, because the optimizer was built or `shadow_copy` called."""
     return self._keeper.taken is not None
 
 
