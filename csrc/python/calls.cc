@@ -148,7 +148,8 @@ std::vector<double> parse_weights(py::handle weights) {
 
 int64_t parse_integer(py::handle value, const char* name) {
   if (PyList_Check(value.ptr()) != 0 || PyTuple_Check(value.ptr()) != 0) {
-    throw_type_error(std::string(name) + " must be an int, behind the lists. Received: a list");
+    throw_type_error(std::string(name) +
+                     " must be an int. Received: a list; it comes after the lists of tensors");
   }
   if (PyBool_Check(value.ptr()) != 0 || PyIndex_Check(value.ptr()) == 0) {
     throw_type_error(std::string(name) + " must be an int. Received: " + type_name(value.ptr()) +

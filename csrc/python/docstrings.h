@@ -146,6 +146,7 @@ tensor. The engine behind the averagers; see _core.pyi for the methods.
 )";
 
 inline constexpr const char* kAllFinite = R"(all_finite(tensors)
+--
 
 Whether every floating-point element of a list of dense tensors on the CPU is finite.
 )";

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import swa_fast
-from swa_fast import _checks, _core, _counters, _schedule, average, decays
+from swa_fast import _checks, _core, _counters, average, decays
 
 
 def is_editable() -> bool:
@@ -128,7 +128,7 @@ def test_installed_and_not_the_source_tree() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [swa_fast, _schedule, _checks, decays, average, _counters],
+    [swa_fast, _checks, decays, average, _counters],
     ids=lambda module: module.__name__,
 )
 def test_examples_of_modules(module: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +43,8 @@ def bytes_of_tensors() -> int:
     for found in gc.get_objects():
         if issubclass(type(found), torch.Tensor):  # no look at what a proxy pretends to be
             storage = found.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+            with contextlib.suppress(RuntimeError):  # of a compiler's tensor without memory
+                storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 

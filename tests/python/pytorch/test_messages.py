@@ -46,7 +46,7 @@ CALLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: swa_fast.running_mean_(1, x, y),
         TypeError,
-        "count must be an int, behind the lists. Received: a list",
+        "count must be an int. Received: a list; it comes after the lists of tensors",
     ),
     (
         lambda: swa_fast.running_mean_(m.state_dict(), m.state_dict(), 1),
