@@ -21,7 +21,7 @@ from documentation.commands import pins
 ALL = [block for page in BLOCKS.values() for block in page if block.kind == "bash"]
 SHORTER = {
     r"swa-fast bench(?! --help)": "--model mobilenet_v3_large --seconds 1",
-    r"docs/plots/(averaging|batch_norm)\.py": "--seeds 2 --epochs 4",
+    r"docs/plots/(averaging|batch_norm|warm_up)\.py": "--seeds 2 --epochs 4",
     r"docs/plots/low_precision\.py": "--steps 300",
 }
 """What is appended to commands that take minutes."""
@@ -64,14 +64,17 @@ def new_environment(folder: Path) -> tuple[Path, dict[str, str]]:
     }
 
 
-def needs_checkpoints(block: Block) -> bool:
-    """Tells whether a command works on the reader's files: its arguments alone are checked."""
-    own_files = re.search(r"^swa-fast (merge|soup) (?!--help)", block.code, re.MULTILINE)
-    return own_files is not None
+def needs_more(block: Block) -> bool:
+    """Tells whether a command works on the reader's files, or beside packages that are not here.
+
+    Its arguments alone are checked then. The scripts have tests of their own in tests/python/bench.
+    """
+    here = r"^swa-fast (merge|soup) (?!--help)|benchmarks/(merge|peers_update|trainer_step)\.py"
+    return re.search(here, block.code, re.MULTILINE) is not None
 
 
 @pytest.mark.commands
-@named([b for b in ALL if b.page != "README.md" and not needs_checkpoints(b)])
+@named([b for b in ALL if b.page != "README.md" and not needs_more(b)])
 def test_commands_of_a_page(block: Block, tree: Path, tmp_path: Path) -> None:
     programs, settings = Path(sys.executable).parent, dict[str, str]()
     if "pip install" in block.code:
