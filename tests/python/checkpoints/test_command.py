@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tqdm
 
 from checkpoint_tools import leftovers, read_safetensors, write_safetensors
 from swa_fast import cli
@@ -135,7 +137,8 @@ def test_the_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for step in (1, 2):
         write_safetensors(tmp_path / f"step_{step}.safetensors", {"x": np.zeros(5_000_000)})
     monkeypatch.setattr("swa_fast.checkpoints.stream._CHUNK", 1 << 20)
-    monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    eager = functools.partial(tqdm.tqdm, mininterval=0)  # draws every time
+    monkeypatch.setattr(tqdm, "tqdm", eager)
     arguments = ["merge", str(tmp_path), "-o", str(tmp_path / "out.safetensors"), "--overwrite"]
     for terminal in (_Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", terminal)

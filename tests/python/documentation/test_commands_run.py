@@ -65,11 +65,15 @@ def new_environment(folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 def needs_more(block: Block) -> bool:
-    """Tells whether a command works on the reader's files, or beside packages that are not here.
+    """Tells whether a command works on the reader's files, beside packages that are not here, or
+    runs tests of this suite, which CI has run.
 
     Its arguments alone are checked then. The scripts have tests of their own in tests/python/bench.
     """
-    here = r"^swa-fast (merge|soup) (?!--help)|benchmarks/(merge|peers_update|trainer_step)\.py"
+    here = (
+        r"^swa-fast (merge|soup) (?!--help)|^python -m pytest"
+        r"|benchmarks/(merge|peers_update|trainer_step)\.py"
+    )
     return re.search(here, block.code, re.MULTILINE) is not None
 
 
