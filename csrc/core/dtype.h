@@ -26,6 +26,17 @@ enum class StorageType : int {
 inline constexpr int kNumStorageTypes = 0 SWA_FAST_FOR_EACH_STORAGE_TYPE(SWA_FAST_COUNT);
 #undef SWA_FAST_COUNT
 
+inline constexpr int kStorageSizes[] = {
+#define SWA_FAST_SIZE(enumerator, type, name, code, bits) sizeof(type),
+    SWA_FAST_FOR_EACH_STORAGE_TYPE(SWA_FAST_SIZE)
+#undef SWA_FAST_SIZE
+};
+
+// Bytes of one number.
+inline constexpr int size_of(StorageType storage) {
+  return kStorageSizes[static_cast<int>(storage)];
+}
+
 // The storage types in the order of the enumerators, to instantiate templates over.
 template <class... Types>
 struct TypeList {};

@@ -18,14 +18,6 @@ constexpr int64_t kSums = 2048;
 // Shares begin at multiples of this many numbers: see launch.cc.
 constexpr int64_t kShareGranule = 64;
 
-constexpr int64_t kSizes[] = {
-#define SWA_FAST_SIZE(enumerator, type, name, code, bits) sizeof(type),
-    SWA_FAST_FOR_EACH_STORAGE_TYPE(SWA_FAST_SIZE)
-#undef SWA_FAST_SIZE
-};
-
-int64_t size_of(StorageType storage) { return kSizes[static_cast<int>(storage)]; }
-
 }  // namespace
 
 void CombineLaunch::add(void* output, StorageType storage, int64_t count,

@@ -20,14 +20,6 @@ constexpr int64_t kBlock = 2048;
 // Sums of squares that are kept apart, so that additions need not wait for each other.
 constexpr int kLanes = 8;
 
-constexpr int64_t kSizes[] = {
-#define SWA_FAST_SIZE(enumerator, type, name, code, bits) sizeof(type),
-    SWA_FAST_FOR_EACH_STORAGE_TYPE(SWA_FAST_SIZE)
-#undef SWA_FAST_SIZE
-};
-
-int64_t size_of(StorageType storage) { return kSizes[static_cast<int>(storage)]; }
-
 Weight exactly(double weight) { return {0.0f, weight}; }
 
 double sum_of_squares(const double* numbers, int64_t count) {

@@ -8,18 +8,6 @@
 #include "cuda/rows.h"
 
 namespace swa_fast::cuda {
-namespace {
-
-constexpr int kSizes[] = {
-#define SWA_FAST_SIZE(enumerator, type, name, code, bits) sizeof(type),
-    SWA_FAST_FOR_EACH_STORAGE_TYPE(SWA_FAST_SIZE)
-#undef SWA_FAST_SIZE
-};
-
-int size_of(StorageType storage) { return kSizes[static_cast<int>(storage)]; }
-
-}  // namespace
-
 int most_sources(const Backend& backend) { return most_terms(backend.arguments); }
 
 void CombineLaunch::add(int device, void* output, StorageType storage, int64_t count,
