@@ -448,7 +448,7 @@ class TestDcp:
         if not torch.distributed.is_available():
             pytest.skip("torch has no distributed")
         worker = """
-import sys, torch, torch.distributed as dist
+import os, sys, torch, torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.tensor import distribute_tensor, init_device_mesh, Shard
 rank, folder = int(sys.argv[1]), sys.argv[2]
@@ -459,7 +459,8 @@ for axis in (0, 1):
     whole = torch.randn(7, 5)
     dcp.save({"w": distribute_tensor(whole, mesh, [Shard(axis)])},
              checkpoint_id=f"{folder}/run/step_{axis}")
-dist.destroy_process_group()
+dist.barrier()
+os._exit(0)  # threads of torch's can abort a process that ends while they run
 """
         processes = [
             subprocess.Popen([sys.executable, "-c", worker, str(rank), str(tmp_path)])

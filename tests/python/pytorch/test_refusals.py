@@ -26,7 +26,9 @@ class Views(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "part", [lambda w: w[:1], lambda w: w[:, ::2], lambda w: w.t()[1:3]], ids=str
+    "part",
+    [lambda w: w[:1], lambda w: w[:, ::2], lambda w: w.t()[1:3]],
+    ids=["row", "every other column", "columns"],
 )
 def test_overlapping_tensors_are_refused_before_anything_is_written(part: Any) -> None:
     packed, first = torch.zeros(2, 4), torch.zeros(1)
