@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -161,6 +162,24 @@ def apply_settings(inner: Any, settings: Mapping[str, Any], schedules: Any) -> N
             decay_steps=1,
             decay_rate=settings["decay"],
         )
+
+
+def refuse_second_scaler(owner: str, built: bool) -> None:
+    """Warns that a LossScaleOptimizer around `owner` takes the place of the one inside of it.
+
+    Raises:
+        ValueError: `owner` is built, and nothing can be taken out of it.
+    """
+    if built:
+        raise ValueError(
+            f"{owner} was built around a LossScaleOptimizer, and cannot be wrapped in another "
+            "one: gradients would be scaled twice"
+        )
+    warnings.warn(
+        f"{owner} is being wrapped in a LossScaleOptimizer and holds one already: the outer one "
+        "takes over, and the inner one is dropped",
+        stacklevel=3,
+    )
 
 
 def check_pairs(grads_and_vars: Iterable[Any]) -> list[Any]:
