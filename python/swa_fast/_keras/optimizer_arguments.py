@@ -223,12 +223,9 @@ def check_variables(var_list: Any, member: str, *, takes_model: bool = True) -> 
     Raises:
         TypeError: one of `var_list` is not a variable, or it is a model where none is taken.
     """
-    if hasattr(var_list, "trainable_variables"):
-        if not takes_model:
-            raise TypeError(
-                f"{member} takes a list of variables, for example model.trainable_variables. "
-                f"Received: {type(var_list).__name__}"
-            )
+    if not takes_model:
+        refuse_model(var_list, member)
+    elif hasattr(var_list, "trainable_variables"):
         var_list = var_list.variables
     checked = []
     for index, variable in enumerate(var_list):
@@ -240,6 +237,15 @@ def check_variables(var_list: Any, member: str, *, takes_model: bool = True) -> 
                 f"{type(variable).__name__}"
             )
     return checked
+
+
+def refuse_model(var_list: Any, member: str) -> None:
+    """Raises TypeError if `var_list` is a model, where the method `member` takes variables."""
+    if hasattr(var_list, "trainable_variables"):
+        raise TypeError(
+            f"{member} takes a list of variables, for example model.trainable_variables. "
+            f"Received: {type(var_list).__name__}"
+        )
 
 
 def check_values(variables: Sequence[Any], values: Sequence[Any], title: str, owner: str) -> None:

@@ -21,6 +21,7 @@ from .._keras.optimizer_arguments import (
     check_settings,
     check_variables,
     check_wrapper_arguments,
+    refuse_model,
     refuse_second_scaler,
 )
 from .._keras.rules import Rule
@@ -236,6 +237,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
 
             require_eager(type(self).__name__)
         if trainable_variables is not None:
+            refuse_model(trainable_variables, "apply")
             trainable_variables = list(trainable_variables)
             self._require_built_with(trainable_variables)
         before = read_steps(self._optimizer)

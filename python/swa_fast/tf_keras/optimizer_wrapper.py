@@ -25,6 +25,7 @@ from .._keras.optimizer_arguments import (
     check_settings,
     check_variables,
     check_wrapper_arguments,
+    refuse_model,
     refuse_second_scaler,
 )
 from .._keras.rules import Rule
@@ -350,6 +351,7 @@ class AveragedOptimizerWrapper(
     def _compute_gradients(
         self, loss: Any, var_list: Any, grad_loss: Any = None, tape: Any = None
     ) -> list[tuple[Any, Any]]:
+        refuse_model(var_list, "minimize")
         return self._inner.compute_gradients(loss, var_list, grad_loss, tape)
 
     def finalize_variable_values(self, var_list: Any) -> None:
@@ -426,10 +428,10 @@ class AveragedOptimizerWrapper(
         taken = self._keeper.count() - int(self._keeper.initial)
         if self._is_in_scaler and taken > 0 and writes_keras_file():
             warnings.warn(
-                f"model.save(...) to a .keras file drops the averages of {taken} snapshots of {self.name}: "
-                "legacy Keras leaves the state of a LossScaleOptimizer around it out of such a "
-                'file. Save with tf.train.Checkpoint or save_weights(path, save_format="tf"), or '
-                "as .h5, which keep the averages",
+                f"model.save(...) to a .keras file drops the averages of {taken} snapshots of "
+                f"{self.name}: legacy Keras leaves the state of a LossScaleOptimizer around it out "
+                "of such a file. Save with tf.train.Checkpoint or "
+                'save_weights(path, save_format="tf"), or as .h5, which keep the averages',
                 stacklevel=2,
             )
         return {
