@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -163,6 +164,24 @@ def apply_settings(inner: Any, settings: Mapping[str, Any], schedules: Any) -> N
         )
 
 
+def refuse_second_scaler(owner: str, built: bool) -> None:
+    """Warns that a LossScaleOptimizer around `owner` takes the place of the one inside of it.
+
+    Raises:
+        ValueError: `owner` is built, and nothing can be taken out of it.
+    """
+    if built:
+        raise ValueError(
+            f"{owner} was built around a LossScaleOptimizer, and cannot be wrapped in another "
+            "one: gradients would be scaled twice"
+        )
+    warnings.warn(
+        f"{owner} is being wrapped in a LossScaleOptimizer and holds one already: the outer one "
+        "takes over, and the inner one is dropped",
+        stacklevel=3,
+    )
+
+
 def check_pairs(grads_and_vars: Iterable[Any]) -> list[Any]:
     """Returns (gradient, variable) pairs as a list.
 
@@ -204,12 +223,9 @@ def check_variables(var_list: Any, member: str, *, takes_model: bool = True) -> 
     Raises:
         TypeError: one of `var_list` is not a variable, or it is a model where none is taken.
     """
-    if hasattr(var_list, "trainable_variables"):
-        if not takes_model:
-            raise TypeError(
-                f"{member} takes a list of variables, for example model.trainable_variables. "
-                f"Received: {type(var_list).__name__}"
-            )
+    if not takes_model:
+        refuse_model(var_list, member)
+    elif hasattr(var_list, "trainable_variables"):
         var_list = var_list.variables
     checked = []
     for index, variable in enumerate(var_list):
@@ -221,6 +237,15 @@ def check_variables(var_list: Any, member: str, *, takes_model: bool = True) -> 
                 f"{type(variable).__name__}"
             )
     return checked
+
+
+def refuse_model(var_list: Any, member: str) -> None:
+    """Raises TypeError if `var_list` is a model, where the method `member` takes variables."""
+    if hasattr(var_list, "trainable_variables"):
+        raise TypeError(
+            f"{member} takes a list of variables, for example model.trainable_variables. "
+            f"Received: {type(var_list).__name__}"
+        )
 
 
 def check_values(variables: Sequence[Any], values: Sequence[Any], title: str, owner: str) -> None:

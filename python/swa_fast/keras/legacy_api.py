@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from .._keras.gradients import gradients_of
-from .._keras.optimizer_arguments import check_pairs
+from .._keras.optimizer_arguments import check_pairs, refuse_model
 from .averages import native
 
 
@@ -63,6 +63,7 @@ def minimize(
         ValueError: `loss` is a tensor and there is no tape, or `var_list` is None.
     """
     tf = _tensorflow("minimize")
+    refuse_model(var_list, "minimize")
     if var_list is None:
         raise ValueError("var_list must be a list of variables or a callable. Received: None")
     if not callable(loss) and tape is None:
@@ -92,11 +93,13 @@ def get_gradients(self: Any, loss: Any, params: Sequence[Any]) -> list[Any]:
         ValueError: a parameter has no gradient.
     """
     tf = _tensorflow("get_gradients")
+    refuse_model(params, "get_gradients")
     return gradients_of(tf, loss, params, _natives(params))
 
 
 def get_updates(self: Any, loss: Any, params: Sequence[Any]) -> list[Any]:
     """Makes one step on `params` and returns its operations as a list."""
+    refuse_model(params, "get_updates")
     gradients = self.get_gradients(loss, params)
     return [self.apply_gradients(zip(gradients, params, strict=True))]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,8 @@ from .._keras.optimizer_arguments import (
     check_settings,
     check_variables,
     check_wrapper_arguments,
+    refuse_model,
+    refuse_second_scaler,
 )
 from .._keras.rules import Rule
 from . import legacy_api
@@ -236,6 +237,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
 
             require_eager(type(self).__name__)
         if trainable_variables is not None:
+            refuse_model(trainable_variables, "apply")
             trainable_variables = list(trainable_variables)
             self._require_built_with(trainable_variables)
         before = read_steps(self._optimizer)
@@ -343,16 +345,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         if value is None and isinstance(inner, keras.optimizers.LossScaleOptimizer):
             # A LossScaleOptimizer put around this one does exactly this, and would scale the
             # gradients a second time (`model.compile` does it under "mixed_float16").
-            warnings.warn(
-                f"{self.name} is being wrapped in a LossScaleOptimizer and holds one already: the "
-                "outer one takes over, and the inner one is dropped",
-                stacklevel=2,
-            )
-            if self.built:
-                raise ValueError(
-                    f"{self.name} was built around a LossScaleOptimizer, and cannot be wrapped in "
-                    "another one: gradients would be scaled twice"
-                )
+            refuse_second_scaler(self.name, self.built)
             self._optimizer = innermost(inner)
             inner = self._optimizer
         inner.loss_scale_factor = value

@@ -27,6 +27,15 @@ def average_dtype(variable: Any) -> Any:
     return tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype
 
 
+def writes_keras_file() -> bool:
+    """Tells whether legacy Keras writes or reads a ".keras" file now."""
+    try:
+        from tf_keras.src.saving.serialization_lib import SHARED_OBJECTS
+    except ImportError:  # a private name, so it may go
+        return False
+    return bool(getattr(SHARED_OBJECTS, "enabled", False))
+
+
 _GROWTH = 2.0
 """Factor by which legacy Keras raises a dynamic loss scale."""
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from .._keras.gradients import gradients_of
+from .._keras.optimizer_arguments import refuse_model
 from .averages import PrivateSlot
 from .inner import SlotOwner, average_dtype, true_dtype
 
@@ -31,6 +32,7 @@ class CallableList(list[Any]):
 
 def get_gradients(self: Any, loss: Any, params: Sequence[Any]) -> list[Any]:
     """Returns the gradients of `loss`, a callable or, in a graph, a tensor, by `params`."""
+    refuse_model(params, "get_gradients")
     return gradients_of(tf, loss, params, params)
 
 
@@ -144,6 +146,7 @@ def compute_gradients(
         var_list: variables, or a callable that returns them once the loss was computed.
         tape: `tf.GradientTape` that recorded the loss.
     """
+    refuse_model(var_list, "compute_gradients")
     return self._inner.compute_gradients(loss, var_list, None, tape)  # type: ignore[no-any-return]
 
 

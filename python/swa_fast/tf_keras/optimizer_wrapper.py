@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,12 +25,14 @@ from .._keras.optimizer_arguments import (
     check_settings,
     check_variables,
     check_wrapper_arguments,
+    refuse_model,
+    refuse_second_scaler,
 )
 from .._keras.rules import Rule
 from ..tensorflow.fused import require_eager
 from . import legacy_api
 from .averages import AVERAGES, FUSED, PrivateSlot
-from .inner import Inner, average_dtype, innermost, true_dtype
+from .inner import Inner, average_dtype, innermost, true_dtype, writes_keras_file
 from .legacy_api import LEGACY
 
 
@@ -117,15 +120,18 @@ class AveragedOptimizerWrapper(
         )
         settings = check_settings(innermost(optimizer), kwargs)
         LEGACY.__init__(self, name)
-        self._optimizer = optimizer
+        self._is_in_scaler = False
+        self._wrap(optimizer)
         self._sequential_update = sequential_update
-        self._inner = Inner(optimizer)
         self._counters: Any = None
         self._apply_state: dict[Any, Any] = {}
         self._steps_before: Any = None
         self._average_by(None)
-        self._track_trackable(optimizer, "inner_optimizer")
         apply_settings(innermost(optimizer), settings, tf_keras.optimizers.schedules)
+
+    def _wrap(self, optimizer: Any) -> None:
+        self._optimizer, self._inner = optimizer, Inner(optimizer)
+        self._track_trackable(optimizer, "inner_optimizer", overwrite=True)
 
     def _average_by(self, rule: Rule | None, skips: bool = False, fused: Any = False) -> None:
         """Says how to average; None for `average_op` of a subclass."""
@@ -158,6 +164,21 @@ class AveragedOptimizerWrapper(
     def innermost_optimizer(self) -> Any:
         """The optimizer that makes the steps, inside any number of LossScaleOptimizers."""
         return innermost(self._optimizer)
+
+    @property
+    def _is_wrapped_by_loss_scale_optimizer(self) -> bool:
+        """What a LossScaleOptimizer of legacy Keras sets on the optimizer that it is put around."""
+        return self._is_in_scaler
+
+    @_is_wrapped_by_loss_scale_optimizer.setter
+    def _is_wrapped_by_loss_scale_optimizer(self, value: bool) -> None:
+        if value and self._optimizer is not self.innermost_optimizer:
+            # `model.compile` does it under "mixed_float16".
+            refuse_second_scaler(self.name, self._keeper.taken is not None)
+            inner = self.innermost_optimizer
+            inner._is_wrapped_by_loss_scale_optimizer = False
+            self._wrap(inner)
+        self._is_in_scaler = value
 
     def average_op(self, var: Any, average_var: Any) -> Any:
         """Updates one average after a step.
@@ -330,6 +351,7 @@ class AveragedOptimizerWrapper(
     def _compute_gradients(
         self, loss: Any, var_list: Any, grad_loss: Any = None, tape: Any = None
     ) -> list[tuple[Any, Any]]:
+        refuse_model(var_list, "minimize")
         return self._inner.compute_gradients(loss, var_list, grad_loss, tape)
 
     def finalize_variable_values(self, var_list: Any) -> None:
@@ -403,6 +425,15 @@ class AveragedOptimizerWrapper(
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal optimizer, without its state."""
+        taken = self._keeper.count() - int(self._keeper.initial)
+        if self._is_in_scaler and taken > 0 and writes_keras_file():
+            warnings.warn(
+                f"model.save(...) to a .keras file drops the averages of {taken} snapshots of "
+                f"{self.name}: legacy Keras leaves the state of a LossScaleOptimizer around it out "
+                "of such a file. Save with tf.train.Checkpoint or "
+                'save_weights(path, save_format="tf"), or as .h5, which keep the averages',
+                stacklevel=2,
+            )
         return {
             "name": self.name,
             "optimizer": tf_keras.optimizers.serialize(self._optimizer),

@@ -193,3 +193,14 @@ def test_decay_of_a_callable_rate_is_refused() -> None:
         for value in (0.5, 0.25):
             optimizer.apply_gradients([(tf.ones(1), variable)])
             assert variable.numpy() == [value]
+
+
+@KINDS
+@pytest.mark.parametrize("member", ["build", "minimize", "get_gradients", "compute_gradients"])
+def test_a_model_where_variables_are_wanted(kind: Any, member: str) -> None:
+    model = tf_keras.Sequential([tf_keras.Input((2,)), tf_keras.layers.Dense(1)])
+    optimizer = SWA(kind.SGD(0.5), 0, 1)
+    first = () if member == "build" else (lambda: 0.0,)
+    with pytest.raises(TypeError, match=f"^{member} takes a list of variables.*: Sequential$"):
+        getattr(optimizer, member)(*first, model)
+    assert optimizer.get_slot_names() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,61 @@ def test_loss_scaling_around_it_resumed(way: str, kind: Any, tmp_path: pathlib.P
     for a, b in zip(state(model), state(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
     assert int(resumed.optimizer.iterations) == 32
+
+
+@KINDS
+def test_a_keras_file_without_the_averages_is_not_saved_in_silence(
+    kind: Any, tmp_path: pathlib.Path
+) -> None:
+    """Legacy Keras leaves the state of a LossScaleOptimizer around it out of such a file."""
+    swa = SWA(kind.SGD(0.02), 1, 1)
+    tf_keras.mixed_precision.set_global_policy("mixed_float16")
+    try:  # which makes `compile` put it into a LossScaleOptimizer
+        model = build_model()
+        model.compile(swa, "mse", run_eagerly=True)
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    assert isinstance(model.optimizer, SCALER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # there is nothing to lose yet
+        model.save(tmp_path / "m.keras")
+    gradients = [tf.ones_like(v) for v in model.trainable_variables]
+    for _ in range(2):
+        swa.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+    assert swa.snapshots == 1
+    words = "to a .keras file drops the averages of 1 snapshots of SWA: .*LossScaleOptimizer"
+    with pytest.warns(UserWarning, match=words):
+        model.save(tmp_path / "m.keras")
+    resumed = tf_keras.models.load_model(tmp_path / "m.keras")
+    assert resumed.optimizer.snapshots == 0  # what was warned of; no scaler without the policy
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        swa.get_config()  # of no file
+        model.save_weights(str(tmp_path / "w"), save_format="tf")  # keeps the averages
+        alone = build_model()
+        alone.compile(SWA(kind.SGD(0.02), 1, 1), "mse")
+        alone.optimizer.build(alone.trainable_variables)
+        alone.optimizer.set_weights(swa.get_weights())
+        alone.save(tmp_path / "alone.keras")  # as does this file
+
+
+@KINDS
+def test_a_second_loss_scale_around_it_takes_over(kind: Any) -> None:
+    """As in Keras 3; legacy Keras would scale the gradients twice, and skip the first steps."""
+    inner = kind.SGD(0.5)
+    swa = SWA(SCALER(inner, initial_scale=4.0), 0, 1)
+    with pytest.warns(UserWarning, match="SWA is being wrapped in a LossScaleOptimizer"):
+        outer = SCALER(swa, initial_scale=8.0)
+    assert swa.inner_optimizer is inner
+    variable = tf.Variable([2.0])
+    outer.minimize(lambda: 3.0 * variable, [variable])
+    np.testing.assert_array_equal(variable.numpy(), [0.5])
+    np.testing.assert_array_equal(swa.get_slot(variable, "average").numpy(), [0.5])
+    built = SWA(SCALER(kind.SGD(0.5), initial_scale=4.0), 0, 1)
+    built.build([variable])
+    with pytest.raises(ValueError, match="SWA was built around a LossScaleOptimizer"):
+        SCALER(built)
+    assert isinstance(built.inner_optimizer, SCALER)
 
 
 def saved_and_loaded(optimizer: Any, path: pathlib.Path) -> tuple[int, int]:

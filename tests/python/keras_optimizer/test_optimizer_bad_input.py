@@ -106,3 +106,14 @@ def test_abstract_average_op() -> None:
     optimizer = AveragedOptimizerWrapper(keras.optimizers.SGD(0.5))
     with pytest.raises(NotImplementedError, match="average_op"):
         optimizer.apply_gradients([(tf.ones(2), variable)])
+
+
+@pytest.mark.parametrize("member", ["build", "minimize", "get_gradients", "get_updates", "apply"])
+def test_a_model_where_variables_are_wanted(member: str) -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    arguments: dict[str, tuple[Any, ...]] = {"build": (), "apply": ([tf.ones((2, 1)), None],)}
+    first = arguments.get(member, (lambda: 0.0,))
+    optimizer = SWA("sgd", 0, 1)
+    with pytest.raises(TypeError, match=f"^{member} takes a list of variables.*: Sequential$"):
+        getattr(optimizer, member)(*first, model)
+    assert not optimizer.built
