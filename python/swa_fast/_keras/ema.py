@@ -90,6 +90,8 @@ class AveragesCallback(Averaging):
         self.batch_size = batch_size
         self.backup_path = backup_path
 
+    __init__.__qualname__ = "Averages.__init__"  # as for SWA
+
     @property
     def counts(self) -> dict[str, int]:
         """Snapshots in each average, by its name."""
@@ -261,6 +263,8 @@ class EMACallback(AveragesCallback):
             backup_path=backup_path,
             nonfinite=nonfinite,
         )
+
+    __init__.__qualname__ = "EMA.__init__"  # as for SWA
 
     @property
     def count(self) -> int:

@@ -104,6 +104,8 @@ class AveragingCallback(Averaging):
         self.backup_path = backup_path
         self._rates: RateDriver | None = None
 
+    __init__.__qualname__ = "SWA.__init__"  # what Python says is to be what the user called
+
     @property
     def lr_record(self) -> list[float]:
         """The learning rates that were set in the last `fit`, as in `history.history["lr"]`.

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from .._keras.gradients import gradients_of
+from .._keras.optimizer_arguments import check_variable
 from .averages import PrivateSlot
 from .inner import SlotOwner, average_dtype, true_dtype
 
@@ -39,7 +40,9 @@ def get_slot(self: Any, var: Any, slot_name: str) -> Any:
 
     Raises:
         KeyError: there is no such slot, or it has none for `var`.
+        TypeError: `var` is not a variable.
     """
+    check_variable(var, "get_slot")
     try:
         return LEGACY.get_slot(self, var, slot_name)
     except KeyError:

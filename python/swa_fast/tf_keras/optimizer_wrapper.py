@@ -19,7 +19,9 @@ from .._keras.keeper import SnapshotKeeper
 from .._keras.members import device_and_dtype, inner_setting, takes_apply_state
 from .._keras.optimizer_arguments import (
     apply_settings,
+    check_config,
     check_fused,
+    check_loss,
     check_pairs,
     check_settings,
     check_variables,
@@ -115,7 +117,7 @@ class AveragedOptimizerWrapper(
             sequential_update,
             name,
         )
-        settings = check_settings(innermost(optimizer), kwargs)
+        settings = check_settings(innermost(optimizer), kwargs, type(self))
         LEGACY.__init__(self, name)
         self._optimizer = optimizer
         self._sequential_update = sequential_update
@@ -186,6 +188,10 @@ class AveragedOptimizerWrapper(
         variables = check_variables(var_list, "build", takes_model=False)
         with tf.init_scope():
             self._create_all_weights(variables)
+
+    def _require_built_with(self, variables: Sequence[Any], called: str) -> None:
+        self._inner.require_built_with(variables, called)
+        self.build(variables)
 
     def _create_all_weights(self, var_list: Sequence[Any]) -> None:
         self._inner.build(var_list)
@@ -258,16 +264,15 @@ class AveragedOptimizerWrapper(
             ValueError: no variable has a gradient, or a newer inner optimizer was built without one
                 of the variables.
         """
-        pairs = list(grads_and_vars)
         aggregate = experimental_aggregate_gradients and not skip_gradients_aggregation
+        pairs = check_pairs(grads_and_vars, takes_none=True)
         if not pairs:
             return tf.no_op()
-        pairs = check_pairs(pairs)
         if self._fused:
             require_eager(type(self).__name__)
         variables = [variable for _, variable in pairs]
         if not all(map(self._keeper.knows, variables)):
-            self.build(variables)
+            self._require_built_with(variables, "apply_gradients: grads_and_vars")
         before, scaling = self._inner.read_steps(), self._inner.read_scaling()
         average_op = self._averaging(variables, before)
         if not tf.compat.v1.executing_eagerly_outside_functions():
@@ -330,6 +335,7 @@ class AveragedOptimizerWrapper(
     def _compute_gradients(
         self, loss: Any, var_list: Any, grad_loss: Any = None, tape: Any = None
     ) -> list[tuple[Any, Any]]:
+        check_loss(loss, var_list, tape)  # Keras's own `minimize` calls this
         return self._inner.compute_gradients(loss, var_list, grad_loss, tape)
 
     def finalize_variable_values(self, var_list: Any) -> None:
@@ -414,7 +420,7 @@ class AveragedOptimizerWrapper(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> Any:
         """Makes an optimizer from what `get_config` returned."""
-        arguments = dict(config)
+        arguments = check_config(config)
         arguments.pop("is_legacy_optimizer", None)  # legacy Keras adds it
         inner = arguments.pop("optimizer")
         if isinstance(inner, Mapping):
