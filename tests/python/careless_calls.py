@@ -27,6 +27,7 @@ class Careless:
         self.keras, self.optimizers, self.callbacks = keras, optimizers, callbacks
         self.update_bn = update_bn
         self.model, self.other = self.make_model(), self.make_model()
+        self.model.compile("sgd", "mse")
         self.swa = self.make(optimizers.SWA)
         self.moving = self.make(optimizers.MovingAverage)
 
@@ -332,6 +333,48 @@ class Careless:
                 lambda: there.AverageModelCheckpoint("averages.keras", True),
                 TypeError,
                 "update_weights must be True or False. Received: 'averages.keras'; the file comes second",
+            ),
+            "flag that is none": (
+                lambda: there.SWA(2, validate_with_average="yes"),
+                TypeError,
+                "validate_with_average must be True or False. Received: 'yes'",
+            ),
+            "size that is none": (
+                lambda: there.SWA(2, batch_size="32"),
+                TypeError,
+                "batch_size must be an int. Received: '32' of type str",
+            ),
+            "words that are none": (
+                lambda: there.SWA(2, verbose="yes"),
+                TypeError,
+                "verbose must be an int. Received: 'yes' of type str",
+            ),
+            "backup of a number": (
+                lambda: there.EMA(backup_path=3),
+                TypeError,
+                "backup_path must be None, a str or a path. Received: 3",
+            ),
+            "average of another name": (
+                lambda: there.Averages({"slow": Average()}, apply_at_end="fast"),
+                ValueError,
+                "apply_at_end must be None or the name of an average, ['slow']. Received: 'fast'",
+            ),
+            "averages before a fit": (
+                lambda: there.EMA().weights(),
+                RuntimeError,
+                "average 'ema' has no snapshot yet: train first",
+            ),
+            "statistics of nothing": (
+                lambda: self.update_bn(self.model, None),
+                TypeError,
+                "update_bn: data must be arrays or an iterable of batches. Received: None",
+            ),
+            "statistics of a number": (
+                lambda: self.model.fit(
+                    np.ones((4, 3)), np.ones((4, 2)), verbose=0, callbacks=[there.EMA(bn_data=3)]
+                ),
+                TypeError,
+                "bn_data must be arrays or an iterable of batches. Received: int",
             ),
             "data first": (lambda: self.update_bn(np.ones((4, 3)), self.model), TypeError, model),
         }
