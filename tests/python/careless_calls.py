@@ -225,13 +225,18 @@ class Careless:
             ),
             "slot of a name": (
                 lambda: swa.get_slot("kernel", "average"),
-                TypeError,
+                AttributeError,
                 "get_slot: var must be a variable. Received: 'kernel'",
             ),
             "weights of a model": (
                 lambda: swa.set_weights(model),
                 TypeError,
                 "set_weights: weights must be a list of arrays, as get_weights returns. Received: Sequential",
+            ),
+            "weights of nothing": (
+                lambda: swa.set_weights([]),
+                ValueError,
+                f"set_weights: weights must hold one array for each variable of SWA. Received 0 arrays, but the optimizer was expecting {len(swa.get_weights())}",
             ),
             "weights of None": (
                 lambda: swa.set_weights(None),

@@ -110,7 +110,7 @@ def set_weights(self: Any, weights: Sequence[Any]) -> None:
             "You are calling `set_weights()` on an optimizer that is not built: set_weights needs "
             f"an optimizer that was built: call {self.name}.build(variables), or take a step, first"
         )
-    self._keeper.set_values(self.weights, values, "weights")
+    self._keeper.set_values(self.weights, values, "set_weights: weights")
 
 
 def save_own_variables(self: Any, store: Any) -> None:

@@ -288,9 +288,12 @@ def _what_is_no_list(var_list: Any) -> str | None:
 
 
 def check_variable(var: Any, member: str) -> None:
-    """Raises TypeError, naming the method that the user called, unless `var` is a variable."""
+    """Raises AttributeError, naming the method that the user called, unless `var` is a variable.
+
+    TensorFlow's checkpoints ask for slots of all they know, and expect this error.
+    """
     if not hasattr(var, "assign"):
-        raise TypeError(f"{member}: var must be a variable. Received: {var!r}")
+        raise AttributeError(f"{member}: var must be a variable. Received: {var!r}")
 
 
 def check_loss(loss: Any, var_list: Any, tape: Any) -> None:
@@ -351,8 +354,8 @@ def check_values(variables: Sequence[Any], values: Sequence[Any], title: str, ow
     """Raises ValueError unless there is one value of the right shape for each variable."""
     if len(values) != len(variables):
         raise ValueError(
-            f"{title} must hold {len(variables)} arrays, one for each variable of {owner}. "
-            f"Received: {len(values)}"
+            f"{title} must hold one array for each variable of {owner}. Received {len(values)} "
+            f"arrays, but the optimizer was expecting {len(variables)}"
         )
     for index, (variable, value) in enumerate(zip(variables, values, strict=True)):
         if tuple(np.shape(value)) != tuple(variable.shape):

@@ -109,8 +109,8 @@ def get_slot(self: Any, var: Any, slot_name: str) -> Any:
     """Returns the slot variable of a model variable; "average" is its average.
 
     Raises:
+        AttributeError: `var` is not a variable.
         KeyError: there is no such slot, or it has none for `var`.
-        TypeError: `var` is not a variable.
     """
     check_variable(var, "get_slot")
     slots = self._keeper.slots

@@ -386,7 +386,12 @@ class AveragedOptimizerWrapper(
         # What reads a SavedModel makes one of the newer optimizers: it has a counter under this
         # name, and no slots (see __dir__). Where the averages are not saved, their count is not.
         self._hides_slots = save_type == "savedmodel"
-        if self._hides_slots:
+        if not self._hides_slots:
+            # Where the two kinds of legacy Keras keep the step count, for those who look it up.
+            counter = getattr(self.innermost_optimizer, "_iterations", None)
+            if counter is not None:
+                children = {**children, "iter" if self._inner.is_legacy else "_iterations": counter}
+        else:
             counter = self._inner.iterations
             if self._counters is None:
                 self._counters = tf.__internal__.tracking.wrap([counter])
