@@ -52,6 +52,13 @@ def check_integer(name: str, value: Any, at_least: int) -> int:
     return number
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """Returns ``value`` if it is a bool; raises TypeError that says so if not."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False. Received: {value!r}")
+    return value
+
+
 def dtype_name(dtype: Any) -> str:
     """Returns the name of a storage type, given by its name or as the dtype of any framework.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,16 @@ from typing import Any
 def check_update_weights(update_weights: Any) -> bool:
     """Returns the argument if it is a bool; raises TypeError if not."""
     if not isinstance(update_weights, bool):
-        raise TypeError(f"update_weights must be True or False. Received: {update_weights!r}")
+        hint = "; the file comes second" if isinstance(update_weights, (str, os.PathLike)) else ""
+        raise TypeError(f"update_weights must be True or False. Received: {update_weights!r}{hint}")
     return update_weights
+
+
+def check_filepath(filepath: Any) -> Any:
+    """Returns the argument if it names a file; raises TypeError if not."""
+    if not isinstance(filepath, (str, os.PathLike)):
+        raise TypeError(f"filepath must be a str or a path. Received: {filepath!r}")
+    return filepath
 
 
 def averaging_optimizer(optimizer: Any, wrapper: type) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
 import warnings
 import weakref
@@ -183,6 +184,23 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
+def check_path(name: str, value: Any) -> Any:
+    """Returns `value` if it is None or names a file, else raises TypeError."""
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be None, a str or a path. Received: {value!r}")
+    return value
+
+
+def check_batch_size(batch_size: Any) -> int | None:
+    """Returns the argument if it is None or an int >= 1; raises TypeError or ValueError if not."""
+    return None if batch_size is None else check_integer("batch_size", batch_size, 1)
+
+
+def check_verbose(verbose: Any) -> int:
+    """Returns the argument if it is a bool or an int >= 0; else TypeError or ValueError."""
+    return verbose if isinstance(verbose, bool) else check_integer("verbose", verbose, 0)
+
+
 def check_epochs(asked: Arguments, epochs: int | None) -> None:
     """Raises ValueError if training ends before averaging begins, or nobody says when it ends."""
     if epochs is None:
@@ -211,7 +229,7 @@ def check_data(data: Any, batch_size: int | None, validates: bool) -> None:
             "with validate_with_average bn_data must serve every validation. Received: "
             f"{type(data).__name__}, which can be read once; give arrays or a dataset"
         )
-    input_batches(data, batch_size or 32)
+    input_batches(data, batch_size or 32, name="bn_data")
 
 
 def check_length(fit: RunningFit, counts: bool, steps: int | None) -> None:

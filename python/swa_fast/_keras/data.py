@@ -9,7 +9,9 @@ from typing import Any
 from swa_fast._checks import check_integer
 
 
-def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> Iterator[Any]:
+def input_batches(
+    data: Any, batch_size: int = 32, steps: int | None = None, name: str = "data"
+) -> Iterator[Any]:
     """Iterates once over the inputs in `data`, without the targets.
 
     Args:
@@ -20,6 +22,7 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
             that is a tuple is `(x, ...)` in the same way.
         batch_size: samples in a batch, for arrays; the last batch may be smaller.
         steps: batches to take at most; None for all of them.
+        name: of the argument that the user gave, for errors.
 
     Raises:
         TypeError: `data` is None or cannot be iterated.
@@ -31,19 +34,19 @@ def input_batches(data: Any, batch_size: int = 32, steps: int | None = None) -> 
         check_integer("steps", steps, 1)
     if isinstance(data, tuple):
         if not data:
-            raise ValueError("data must not be empty. Received: an empty tuple")
+            raise ValueError(f"{name} must not be empty. Received: an empty tuple")
         data = data[0]
     data = _without_tables(data)
     if data is None or isinstance(data, str):
-        raise TypeError(f"data must be arrays or an iterable of batches. Received: {data!r}")
+        raise TypeError(f"{name} must be arrays or an iterable of batches. Received: {data!r}")
     if _is_array(data) or isinstance(data, list | dict):
-        batches = _array_batches(data, batch_size)
+        batches = _array_batches(data, batch_size, name)
     else:
         # A DataLoader makes lists of the tuples it was given; elsewhere a list is several inputs.
         pairs = (tuple, list) if type(data).__module__.startswith("torch.") else (tuple,)
         batches = (
             _without_tables(batch[0] if isinstance(batch, pairs) else batch)
-            for batch in _batches(data, steps)
+            for batch in _batches(data, steps, name)
         )
     return itertools.islice(batches, steps)
 
@@ -53,31 +56,31 @@ def serves_once(data: Any) -> bool:
     return isinstance(data[0] if isinstance(data, tuple) and data else data, Iterator)
 
 
-def _batches(data: Any, steps: int | None) -> Iterator[Any]:
+def _batches(data: Any, steps: int | None, name: str) -> Iterator[Any]:
     if hasattr(data, "cardinality"):  # tf.data, whose len() refuses an endless dataset
         if steps is None and int(data.cardinality()) == -1:
-            raise ValueError("data is an endless tf.data.Dataset: steps must be given")
+            raise ValueError(f"{name} is an endless tf.data.Dataset: steps must be given")
         return iter(data)
     if hasattr(data, "__getitem__") and hasattr(data, "num_batches"):  # PyDataset
         if data.num_batches is None and steps is None:
-            raise ValueError("data is an endless PyDataset: steps must be given")
+            raise ValueError(f"{name} is an endless PyDataset: steps must be given")
         count = steps if data.num_batches is None else data.num_batches
         return (data[index] for index in range(int(count or 0)))
     if hasattr(data, "__getitem__") and hasattr(data, "on_epoch_end"):  # Sequence of Keras 2
         return (data[index] for index in range(len(data)))
     if not hasattr(data, "__iter__"):
         raise TypeError(
-            f"data must be arrays or an iterable of batches. Received: {type(data).__name__}"
+            f"{name} must be arrays or an iterable of batches. Received: {type(data).__name__}"
         )
     return iter(data)
 
 
-def _array_batches(data: Any, batch_size: int) -> Iterator[Any]:
-    arrays = _leaves(data)
+def _array_batches(data: Any, batch_size: int, name: str) -> Iterator[Any]:
+    arrays = _leaves(data, name)
     counts = {int(array.shape[0]) for array in arrays}
     if len(counts) > 1:
         raise ValueError(
-            f"all arrays in data must have the same number of samples. Received: {sorted(counts)}"
+            f"all arrays in {name} must have the same number of samples. Received: {sorted(counts)}"
         )
     samples = counts.pop() if counts else 0
     return (
@@ -85,15 +88,17 @@ def _array_batches(data: Any, batch_size: int) -> Iterator[Any]:
     )
 
 
-def _leaves(data: Any) -> list[Any]:
+def _leaves(data: Any, name: str) -> list[Any]:
     if isinstance(data, dict):
-        return [leaf for value in data.values() for leaf in _leaves(value)]
+        return [leaf for value in data.values() for leaf in _leaves(value, name)]
     if isinstance(data, list):
-        return [leaf for value in data for leaf in _leaves(value)]
+        return [leaf for value in data for leaf in _leaves(value, name)]
     if not _is_array(data):
-        raise TypeError(f"data must hold arrays. Received: {type(data).__name__}")
+        raise TypeError(f"{name} must hold arrays. Received: {type(data).__name__}")
     if getattr(data.dtype, "kind", "") == "O":
-        raise TypeError("data must hold numbers. Received: an array, or a table, of Python objects")
+        raise TypeError(
+            f"{name} must hold numbers. Received: an array, or a table, of Python objects"
+        )
     return [data]
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .. import decays
-from .._checks import check_integer
+from .._checks import check_flag, check_integer
 from ..average import Average, check_averages
 from . import checks
 from . import state as _state
@@ -83,12 +83,16 @@ class AveragesCallback(Averaging):
                     f"{name} must be None or the name of an average, {names}. Received: {value!r}"
                 )
         self.nonfinite = checks.check_choice("nonfinite", nonfinite, checks.NONFINITE)
+        check_integer("batch_size", batch_size, 1)
+        checks.check_path("backup_path", backup_path)
         super().__init__()
         self.apply_at_end = apply_at_end
         self.validate_with_average = validate_with_average
         self.bn_data = bn_data
         self.batch_size = batch_size
         self.backup_path = backup_path
+
+    __init__.__qualname__ = "Averages.__init__"  # as for SWA
 
     @property
     def counts(self) -> dict[str, int]:
@@ -229,8 +233,7 @@ class EMACallback(AveragesCallback):
             ("apply_at_end", apply_at_end),
             ("validate_with_average", validate_with_average),
         ):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False. Received: {value!r}")
+            check_flag(name, value)
         if decay is None:
             raise TypeError(
                 "decay must be a number or a schedule of swa_fast.decays. Received: None; Averages "
@@ -261,6 +264,8 @@ class EMACallback(AveragesCallback):
             backup_path=backup_path,
             nonfinite=nonfinite,
         )
+
+    __init__.__qualname__ = "EMA.__init__"  # as for SWA
 
     @property
     def count(self) -> int:

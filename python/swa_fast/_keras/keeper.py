@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .optimizer_arguments import check_values, check_variables
+from .optimizer_arguments import ARGUMENTS, check_values, check_variables
 from .rules import EveryStep, Rule
 from .updates import Averager, Averages, Pair
 
@@ -268,8 +268,9 @@ class SnapshotKeeper:
             if average is not None:
                 pairs.append((variable, average))
             elif variable.trainable and not self.knows(variable):
+                argument = ARGUMENTS.get(member, "var_list")
                 raise ValueError(
-                    f"{member}: {self.owner} was not built with var_list[{index}], "
+                    f"{member}: {self.owner} was not built with {argument}[{index}], "
                     f"{variable.name!r}, and has no average for it"
                 )
         return pairs

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from .optimizer_arguments import check_variables
+from .optimizer_arguments import check_variables, check_weights
 
 
 def inner_setting(name: str, while_building: Any = None) -> Any:
@@ -101,14 +101,16 @@ def set_weights(self: Any, weights: Sequence[Any]) -> None:
     """Takes back what `get_weights` returned.
 
     Raises:
+        TypeError: `weights` is no list.
         ValueError: the optimizer is not built, or the list does not fit; nothing was assigned.
     """
+    values = check_weights(weights)
     if self._keeper.taken is None:
         raise ValueError(  # the first words are those of Keras
             "You are calling `set_weights()` on an optimizer that is not built: set_weights needs "
             f"an optimizer that was built: call {self.name}.build(variables), or take a step, first"
         )
-    self._keeper.set_values(self.weights, list(weights), "weights")
+    self._keeper.set_values(self.weights, values, "set_weights: weights")
 
 
 def save_own_variables(self: Any, store: Any) -> None:
@@ -153,7 +155,7 @@ def shadow_copy(self: Any, model_weights: Sequence[Any]) -> None:
         ValueError: the optimizer was built, and not with one of the variables.
     """
     variables = check_variables(model_weights, "shadow_copy", takes_model=False)
-    self.build(variables)
+    self._require_built_with(variables, "shadow_copy: model_weights")
     self._keeper.choose_swapped(variables, "shadow_copy")
 
 

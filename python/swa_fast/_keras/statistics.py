@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import check_flag
 from .data import input_batches
 from .patches import Patches
 from .runtime import Array, Runtime
@@ -174,17 +175,18 @@ def update_bn(
 ) -> None:
     """See `swa_fast.keras.update_bn`."""
     _check_model(runtime, model, data)
+    check_flag("update_bn: include_frozen", include_frozen)
     layers = runtime.batch_norm_layers(model)
     if not include_frozen:
         layers = [layer for layer in layers if layer.trainable]
-    batches = input_batches(data, batch_size, steps)
+    batches = input_batches(data, batch_size, steps, "update_bn: data")
     if not layers:
         return
     first = next(batches, None)
     if first is None:
         raise ValueError(
-            "data must have at least one batch to compute statistics from. Received: no batch "
-            f"from {type(data).__name__}"
+            "update_bn: data must have at least one batch to compute statistics from. Received: no "
+            f"batch from {type(data).__name__}"
         )
     if not all(len(statistics(layer)) == 2 for layer in layers):
         runtime.forward(model, first, training=False)

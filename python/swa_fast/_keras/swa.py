@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from .._checks import check_flag
 from ..average import Average
 from . import checks
 from . import state as _state
@@ -91,6 +92,10 @@ class AveragingCallback(Averaging):
             start_epoch, lr_schedule, swa_lr, swa_lr2, swa_freq, start_step, every_n_steps, decay
         )
         self.nonfinite = checks.check_choice("nonfinite", nonfinite, checks.NONFINITE)
+        batch_size = checks.check_batch_size(batch_size)
+        verbose = checks.check_verbose(verbose)
+        check_flag("validate_with_average", validate_with_average)
+        checks.check_path("backup_path", backup_path)
         super().__init__()
         self.start_epoch = start_epoch
         self.lr_schedule = lr_schedule
@@ -103,6 +108,8 @@ class AveragingCallback(Averaging):
         self.validate_with_average = validate_with_average
         self.backup_path = backup_path
         self._rates: RateDriver | None = None
+
+    __init__.__qualname__ = "SWA.__init__"  # what Python says is to be what the user called
 
     @property
     def lr_record(self) -> list[float]:

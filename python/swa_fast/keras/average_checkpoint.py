@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._keras.average_checkpoint import averaging_optimizer, check_update_weights, save_averages
+from .._keras.average_checkpoint import (
+    averaging_optimizer,
+    check_filepath,
+    check_update_weights,
+    save_averages,
+)
 from .optimizer_wrapper import AveragedOptimizerWrapper  # before Keras: it says what to install
 
 import keras  # isort: skip
@@ -30,8 +35,8 @@ class AverageModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[m
         **kwargs: see there.
 
     Raises:
-        TypeError: `update_weights` is not a bool; later, from `set_model`: the model's optimizer
-            keeps no averages.
+        TypeError: `update_weights` is not a bool, or `filepath` not a path; later, from
+            `set_model`: the model's optimizer keeps no averages.
 
     Example:
         >>> from swa_fast.keras.callbacks import AverageModelCheckpoint
@@ -54,7 +59,7 @@ class AverageModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[m
         """See the class."""
         self.update_weights = check_update_weights(update_weights)
         super().__init__(
-            filepath,
+            check_filepath(filepath),
             monitor=monitor,
             verbose=verbose,
             save_best_only=save_best_only,

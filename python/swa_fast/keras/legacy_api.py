@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from .._keras.gradients import gradients_of
-from .._keras.optimizer_arguments import check_pairs, refuse_model
+from .._keras.optimizer_arguments import check_loss, check_pairs, check_variable, refuse_model
 from .averages import native
 
 
@@ -33,7 +33,9 @@ def apply_gradients(self: Any, grads_and_vars: Iterable[Any], name: str | None =
         ValueError: there is no gradient at all, or a variable the optimizer was not built with.
     """
     pairs = check_pairs(grads_and_vars)
-    self.apply(*(list(side) for side in zip(*pairs, strict=True)))
+    gradients, variables = (list(side) for side in zip(*pairs, strict=True))
+    self._require_built_with(variables, "apply_gradients: grads_and_vars")
+    self.apply(gradients, variables)
     return self.iterations
 
 
@@ -59,15 +61,11 @@ def minimize(
 
     Raises:
         AttributeError: the backend is not TensorFlow.
-        TypeError: `var_list` holds something that is not a variable.
+        TypeError: `var_list` holds something that is not a variable, or is a model.
         ValueError: `loss` is a tensor and there is no tape, or `var_list` is None.
     """
     tf = _tensorflow("minimize")
-    refuse_model(var_list, "minimize")
-    if var_list is None:
-        raise ValueError("var_list must be a list of variables or a callable. Received: None")
-    if not callable(loss) and tape is None:
-        raise ValueError("loss must be a callable, or a tensor and the tape that recorded it")
+    check_loss(loss, var_list, tape)
     tape = tape if tape is not None else tf.GradientTape()
     if callable(loss):
         with tape:
@@ -93,13 +91,13 @@ def get_gradients(self: Any, loss: Any, params: Sequence[Any]) -> list[Any]:
         ValueError: a parameter has no gradient.
     """
     tf = _tensorflow("get_gradients")
-    refuse_model(params, "get_gradients")
+    refuse_model(params, "get_gradients", "params")
     return gradients_of(tf, loss, params, _natives(params))
 
 
 def get_updates(self: Any, loss: Any, params: Sequence[Any]) -> list[Any]:
     """Makes one step on `params` and returns its operations as a list."""
-    refuse_model(params, "get_updates")
+    refuse_model(params, "get_updates", "params")
     gradients = self.get_gradients(loss, params)
     return [self.apply_gradients(zip(gradients, params, strict=True))]
 
@@ -113,8 +111,10 @@ def get_slot(self: Any, var: Any, slot_name: str) -> Any:
     """Returns the slot variable of a model variable; "average" is its average.
 
     Raises:
+        AttributeError: `var` is not a variable.
         KeyError: there is no such slot, or it has none for `var`.
     """
+    check_variable(var, "get_slot")
     slots = self._keeper.slots
     if slot_name not in slots:
         raise KeyError(
@@ -254,7 +254,7 @@ def _natives(variables: Any) -> list[Any]:
         variable = native(variable)
         if not hasattr(variable, "assign"):
             raise TypeError(
-                f"var_list must hold variables. Received at index {index}: "
+                f"minimize: var_list must hold variables. Received at index {index}: "
                 f"{type(variable).__name__}"
             )
         natives.append(variable)

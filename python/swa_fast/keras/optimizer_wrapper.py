@@ -17,10 +17,12 @@ from .._keras.keeper import SnapshotKeeper
 from .._keras.members import device_and_dtype, inner_setting, takes_apply_state
 from .._keras.optimizer_arguments import (
     apply_settings,
+    check_config,
     check_fused,
     check_settings,
     check_variables,
     check_wrapper_arguments,
+    not_built_with,
     refuse_model,
     refuse_second_scaler,
 )
@@ -111,7 +113,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
             sequential_update,
             name,
         )
-        settings = check_settings(innermost(optimizer), kwargs)
+        settings = check_settings(innermost(optimizer), kwargs, type(self))
         keras.optimizers.Optimizer.__init__(self, learning_rate=0.0, name=name)
         self._optimizer = optimizer
         self._sequential_update = sequential_update
@@ -169,7 +171,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         """Creates the inner optimizer's state and one average for each floating-point variable."""
         if self.built:
             return
-        variables = check_variables(variables, "build", takes_model=False)
+        variables = check_variables(variables, "build", takes_model=False, argument="variables")
         if not self._optimizer.built:
             self._optimizer.build(variables)
         keeper = self._keeper
@@ -237,9 +239,9 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
 
             require_eager(type(self).__name__)
         if trainable_variables is not None:
-            refuse_model(trainable_variables, "apply")
+            refuse_model(trainable_variables, "apply", "trainable_variables")
             trainable_variables = list(trainable_variables)
-            self._require_built_with(trainable_variables)
+            self._require_built_with(trainable_variables, "apply: trainable_variables")
         before = read_steps(self._optimizer)
         self._optimizer.apply(grads, trainable_variables)
         self._after_step(before, read_steps(self._optimizer))
@@ -305,15 +307,12 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
             [scope.get_current_value(variable) for variable in self.variables],
         )
 
-    def _require_built_with(self, variables: Sequence[Any]) -> None:
+    def _require_built_with(self, variables: Sequence[Any], called: str) -> None:
         if not self.built:
             self.build(variables)
-        for variable in variables:
+        for index, variable in enumerate(variables):
             if self._var_key(variable) not in self._trainable_variables_indices:
-                raise ValueError(
-                    f"{self.name} was not built with the variable {variable.name!r}. It can only "
-                    "be called for the variables it was built with; make a new optimizer for others"
-                )
+                raise not_built_with(f"{called}[{index}]", self.name, variable)
 
     @property
     def iterations(self) -> Any:
@@ -380,7 +379,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> Any:
         """Makes an optimizer from what `get_config` returned."""
-        arguments = dict(config)
+        arguments = check_config(config)
         inner = arguments.pop("optimizer")
         if isinstance(inner, Mapping):
             inner = keras.saving.deserialize_keras_object(

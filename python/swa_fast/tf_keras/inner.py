@@ -8,6 +8,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from .._keras.optimizer_arguments import not_built_with
+
 
 def innermost(optimizer: Any) -> Any:
     """Returns the optimizer that makes the steps, inside any number of LossScaleOptimizers."""
@@ -124,20 +126,29 @@ class Inner:
         Raises:
             ValueError: it exists already, and a newer optimizer makes none for other variables.
         """
+        self.require_built_with(var_list, "build: var_list")
         if self.is_legacy:
             self._optimizer._create_all_weights(var_list)
-        elif not (self._built or getattr(self.innermost, "_built", False)):
+        elif not self._is_built():
             self._optimizer.build(var_list)
-        else:
-            inner = self.innermost
-            for variable in var_list:
-                if inner._var_key(variable) not in inner._index_dict:
-                    raise ValueError(
-                        f"{inner.name} was not built with the variable {variable.name!r}. It can "
-                        "only be called for the variables it was built with; make a new optimizer "
-                        "for others"
-                    )
         self._built = True
+
+    def _is_built(self) -> bool:
+        return self._built or getattr(self.innermost, "_built", False)
+
+    def require_built_with(self, var_list: Sequence[Any], called: str) -> None:
+        """Raises ValueError if the inner state exists, and cannot be made for a variable.
+
+        Args:
+            var_list: the variables.
+            called: the method that the user called and its argument, for the error.
+        """
+        if self.is_legacy or not self._is_built():
+            return
+        inner = self.innermost
+        for index, variable in enumerate(var_list):
+            if inner._var_key(variable) not in inner._index_dict:
+                raise not_built_with(f"{called}[{index}]", inner.name, variable)
 
     def variables(self) -> list[Any]:
         """Returns the inner state."""

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from .._keras.gradients import gradients_of
-from .._keras.optimizer_arguments import refuse_model
+from .._keras.optimizer_arguments import check_variable, refuse_model
 from .averages import PrivateSlot
 from .inner import SlotOwner, average_dtype, true_dtype
 
@@ -32,7 +32,7 @@ class CallableList(list[Any]):
 
 def get_gradients(self: Any, loss: Any, params: Sequence[Any]) -> list[Any]:
     """Returns the gradients of `loss`, a callable or, in a graph, a tensor, by `params`."""
-    refuse_model(params, "get_gradients")
+    refuse_model(params, "get_gradients", "params")
     return gradients_of(tf, loss, params, params)
 
 
@@ -40,8 +40,10 @@ def get_slot(self: Any, var: Any, slot_name: str) -> Any:
     """Returns the slot variable of a model variable; "average" is its average.
 
     Raises:
+        AttributeError: `var` is not a variable.
         KeyError: there is no such slot, or it has none for `var`.
     """
+    check_variable(var, "get_slot")
     try:
         return LEGACY.get_slot(self, var, slot_name)
     except KeyError:

@@ -20,12 +20,13 @@ from .._keras.keeper import SnapshotKeeper
 from .._keras.members import device_and_dtype, inner_setting, takes_apply_state
 from .._keras.optimizer_arguments import (
     apply_settings,
+    check_config,
     check_fused,
+    check_loss,
     check_pairs,
     check_settings,
     check_variables,
     check_wrapper_arguments,
-    refuse_model,
     refuse_second_scaler,
 )
 from .._keras.rules import Rule
@@ -118,7 +119,7 @@ class AveragedOptimizerWrapper(
             sequential_update,
             name,
         )
-        settings = check_settings(innermost(optimizer), kwargs)
+        settings = check_settings(innermost(optimizer), kwargs, type(self))
         LEGACY.__init__(self, name)
         self._is_in_scaler = False
         self._wrap(optimizer)
@@ -208,6 +209,10 @@ class AveragedOptimizerWrapper(
         with tf.init_scope():
             self._create_all_weights(variables)
 
+    def _require_built_with(self, variables: Sequence[Any], called: str) -> None:
+        self._inner.require_built_with(variables, called)
+        self.build(variables)
+
     def _create_all_weights(self, var_list: Sequence[Any]) -> None:
         self._inner.build(var_list)
         keeper = self._keeper
@@ -279,16 +284,15 @@ class AveragedOptimizerWrapper(
             ValueError: no variable has a gradient, or a newer inner optimizer was built without one
                 of the variables.
         """
-        pairs = list(grads_and_vars)
         aggregate = experimental_aggregate_gradients and not skip_gradients_aggregation
+        pairs = check_pairs(grads_and_vars, takes_none=True)
         if not pairs:
             return tf.no_op()
-        pairs = check_pairs(pairs)
         if self._fused:
             require_eager(type(self).__name__)
         variables = [variable for _, variable in pairs]
         if not all(map(self._keeper.knows, variables)):
-            self.build(variables)
+            self._require_built_with(variables, "apply_gradients: grads_and_vars")
         before, scaling = self._inner.read_steps(), self._inner.read_scaling()
         average_op = self._averaging(variables, before)
         if not tf.compat.v1.executing_eagerly_outside_functions():
@@ -351,7 +355,7 @@ class AveragedOptimizerWrapper(
     def _compute_gradients(
         self, loss: Any, var_list: Any, grad_loss: Any = None, tape: Any = None
     ) -> list[tuple[Any, Any]]:
-        refuse_model(var_list, "minimize")
+        check_loss(loss, var_list, tape)  # Keras's own `minimize` calls this
         return self._inner.compute_gradients(loss, var_list, grad_loss, tape)
 
     def finalize_variable_values(self, var_list: Any) -> None:
@@ -402,7 +406,12 @@ class AveragedOptimizerWrapper(
         # What reads a SavedModel makes one of the newer optimizers: it has a counter under this
         # name, and no slots (see __dir__). Where the averages are not saved, their count is not.
         self._hides_slots = save_type == "savedmodel"
-        if self._hides_slots:
+        if not self._hides_slots:
+            # Where the two kinds of legacy Keras keep the step count, for those who look it up.
+            counter = getattr(self.innermost_optimizer, "_iterations", None)
+            if counter is not None:
+                children = {**children, "iter" if self._inner.is_legacy else "_iterations": counter}
+        else:
             counter = self._inner.iterations
             if self._counters is None:
                 self._counters = tf.__internal__.tracking.wrap([counter])
@@ -445,7 +454,7 @@ class AveragedOptimizerWrapper(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> Any:
         """Makes an optimizer from what `get_config` returned."""
-        arguments = dict(config)
+        arguments = check_config(config)
         arguments.pop("is_legacy_optimizer", None)  # legacy Keras adds it
         inner = arguments.pop("optimizer")
         if isinstance(inner, Mapping):

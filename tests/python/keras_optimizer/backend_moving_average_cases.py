@@ -119,7 +119,7 @@ def test_shadow_copy() -> None:
     optimizer.swap_weights()
     assert numpy_of(first) == [0.5]
     assert numpy_of(second) == [1.0]  # it was not chosen
-    with pytest.raises(TypeError, match="shadow_copy takes a list of variables"):
+    with pytest.raises(TypeError, match="shadow_copy: model_weights must be a list"):
         optimizer.shadow_copy(build_model())
 
 

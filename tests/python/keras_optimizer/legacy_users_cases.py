@@ -35,6 +35,27 @@ def test_load_weights_from_a_savedmodel_restores_no_count_without_averages(
         np.testing.assert_array_equal(a, b)
 
 
+@KINDS
+def test_the_step_count_of_a_checkpoint_is_where_legacy_keras_has_it(
+    kind: Any, tmp_path: pathlib.Path
+) -> None:
+    name = "iter" if kind is LEGACY else "_iterations"
+    for optimizer in (kind.SGD(0.5), SWA(kind.SGD(0.5), 0, 1)):
+        variable = tf.Variable([1.0, 2.0])
+        if hasattr(optimizer, "build"):  # an older one of Keras's own has no such method
+            optimizer.build([variable])
+        optimizer.iterations.assign(5)
+        saved = tf.train.Checkpoint(optimizer=optimizer).save(str(tmp_path / "checkpoint"))
+        count = tf.Variable(0, dtype=tf.int64)
+        there = tf.train.Checkpoint(optimizer=tf.train.Checkpoint(**{name: count}))
+        there.restore(saved).expect_partial()
+        assert int(count) == 5
+    fresh = SWA(kind.SGD(0.5), 0, 1)
+    tf.train.Checkpoint(optimizer=fresh).restore(saved).expect_partial()
+    fresh.build([tf.Variable([1.0, 2.0])])
+    assert int(fresh.iterations) == 5
+
+
 def public_members(cls: type) -> set[str]:
     return {name for name in dir(cls) if not name.startswith("_")}
 

@@ -93,7 +93,7 @@ def test_bad_gradients_and_variables_leave_everything_as_it_was() -> None:
     with pytest.raises(AttributeError, match="assign"):
         optimizer.iterations = 3
     values = optimizer.get_weights()
-    with pytest.raises(ValueError, match="must hold 4 arrays"):
+    with pytest.raises(ValueError, match="Received 3 arrays, but the optimizer was expecting 4"):
         optimizer.set_weights(values[:-1])
     with pytest.raises(ValueError, match=r"weights\[3\]"):
         optimizer.set_weights([values[0] + 1, *values[1:-1], np.zeros(3)])
@@ -114,6 +114,6 @@ def test_a_model_where_variables_are_wanted(member: str) -> None:
     arguments: dict[str, tuple[Any, ...]] = {"build": (), "apply": ([tf.ones((2, 1)), None],)}
     first = arguments.get(member, (lambda: 0.0,))
     optimizer = SWA("sgd", 0, 1)
-    with pytest.raises(TypeError, match=f"^{member} takes a list of variables.*: Sequential$"):
+    with pytest.raises(TypeError, match=f"^{member}: .* must be a list of variables.* model Sequential"):
         getattr(optimizer, member)(*first, model)
     assert not optimizer.built
