@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 
 from .errors import CheckpointError
-from .mapped import MappedFile
+from .files import InputFile
 from .tensors import Bytes
 
 __all__ = ["Inflated", "ZipWriter", "list_members", "member_offset", "read_member"]
@@ -49,7 +49,7 @@ def list_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     return found
 
 
-def member_offset(file: MappedFile, member: zipfile.ZipInfo, base: int = 0) -> int:
+def member_offset(file: InputFile, member: zipfile.ZipInfo, base: int = 0) -> int:
     """Return where the bytes of a stored member begin.
 
     Args:
@@ -100,8 +100,6 @@ class Inflated:
         name: the member.
         offset: bytes of the member that come before.
     """
-
-    in_place = False
 
     def __init__(self, path: Path, name: str, offset: int) -> None:
         """See the class."""
@@ -171,13 +169,12 @@ class ZipWriter:
         self.write(data)
         self.end()
 
-    def copy(self, name: str, source: MappedFile, offset: int, size: int) -> None:
+    def copy(self, name: str, source: InputFile, offset: int, size: int) -> None:
         """Write a member with the bytes of a part of a file."""
         self.begin(name)
         for begin in range(0, size, _COPIED):
             end = min(begin + _COPIED, size)
             self.write(source.read(offset + begin, offset + end))
-            source.release(offset + begin, offset + end)
         self.end()
 
     def end(self) -> None:
@@ -213,5 +210,5 @@ def overhead(names: Sequence[str], alignment: int = 64) -> int:
     return sum(each + 2 * len(name.encode()) for name in names) + 256
 
 
-def _invalid(file: MappedFile, member: zipfile.ZipInfo) -> CheckpointError:
+def _invalid(file: InputFile, member: zipfile.ZipInfo) -> CheckpointError:
     return CheckpointError(f"{file.path} is cut off or damaged at the member {member.filename}")

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..dtypes import DTYPES, DType
 from ..errors import CheckpointError
-from ..mapped import MappedFile
-from ..tensors import Bytes, Checkpoint, Mapped, Strided, Tensor, with_optimizer_apart
+from ..files import InputFile
+from ..tensors import Bytes, Checkpoint, Strided, Tensor, Together, with_optimizer_apart
 from ..zip_files import Inflated, ZipWriter, list_members, member_offset, overhead
 from .writer import Job
 
@@ -33,7 +33,7 @@ def read_file(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: the file is damaged, or has an array that cannot be read.
     """
-    file = MappedFile(path)
+    file = InputFile(path)
     tensors: dict[str, Tensor] = {}
     for member_name, member in list_members(path).items():
         if not member_name.endswith(".npy"):
@@ -59,7 +59,7 @@ def read_file(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
                 raise CheckpointError(f"{path}: {name!r} is compressed and in Fortran order")
             source = Inflated(path, member_name, length)
         elif is_plain:
-            source = Mapped(file, start + length)
+            source = Together(file, start + length)
         else:
             strides = tuple(dtype.itemsize * math.prod(shape[:axis]) for axis in range(len(shape)))
             source = Strided(file, start + length, shape, strides, dtype.itemsize)
