@@ -51,14 +51,20 @@ class InputFile:
         self._cold: set[int] = set()
 
     def read(self, begin: int, end: int) -> Bytes:
-        """Return a copy of the bytes from ``begin`` up to ``end``.
+        """Return a copy of the bytes from ``begin`` up to ``end``; see ``read_into``."""
+        self._require(begin, end)
+        data = np.empty(end - begin, np.uint8)
+        self.read_into(begin, data)
+        return data
+
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Fill an array with the bytes from ``begin`` on.
 
         Raises:
             CheckpointError: the file is shorter, or is not what it was.
         """
-        self._require(begin, end)
-        data = np.empty(end - begin, np.uint8)
-        rest = data.data
+        self._require(begin, begin + into.size)
+        rest = into.data
         with self._opened() as fd, open(fd, "rb", buffering=0, closefd=False) as file:
             file.seek(begin)
             while len(rest):
@@ -66,7 +72,6 @@ class InputFile:
                 if not count:
                     raise self._cut_off()
                 rest = rest[count:]
-        return data
 
     @contextlib.contextmanager
     def mapped(self, begin: int, end: int) -> Iterator[Bytes]:

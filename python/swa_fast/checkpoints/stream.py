@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ __all__ = ["Task", "run"]
 _CHUNK = 8 << 20
 """Most bytes of output per step: larger ones gain nothing."""
 
-_BUFFERS = 64 << 20
-"""Most bytes that all chunks take together: larger ones gain nothing."""
+_BUFFERS = 32 << 20
+"""Most bytes that all chunks take together: larger ones do not stay in the third-level cache."""
 
 _SMALLEST = 1 << 12
 """Elements of a chunk below which a merge would take for ever."""
@@ -43,6 +44,9 @@ _BEHIND = 2
 
 _GRANULE = 64
 """A chunk is a multiple of so many elements: whole vectors."""
+
+_ALIGNMENT = 64
+"""Bytes at whose multiples the sources of a chunk begin."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,27 @@ class _Range:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A range, and its bytes of every source."""
+    """A range, and its bytes of every source, which lie in ``buffer``."""
 
     range: _Range
     data: list[Bytes]
+    buffer: Bytes
+
+
+class _Buffers:
+    """Memory that is used again: the system clears new memory, which takes as long as reading."""
+
+    def __init__(self) -> None:
+        self._free: list[Bytes] = []
+
+    def take(self, size: int) -> Bytes:
+        """Return an array of at least so many bytes."""
+        buffer = self._free.pop() if self._free else np.empty(size, np.uint8)
+        return buffer if buffer.size >= size else np.empty(size, np.uint8)
+
+    def give(self, buffer: Bytes) -> None:
+        """Take an array back."""
+        self._free.append(buffer)
 
 
 def run(
@@ -144,6 +165,7 @@ def _run(
 ) -> int:
     peak = anonymous_memory()
     ranges = _ranges(tasks, memory)
+    inputs, outputs = _Buffers(), _Buffers()
     reads: deque[Future[_Chunk]] = deque()
     writes: deque[Future[None]] = deque()
     with (
@@ -159,7 +181,7 @@ def _run(
                 nonlocal prefetched
                 part, prefetched = prefetched, next(ranges, None)
                 if part is not None:
-                    reads.append(reader.submit(_read, part, prefetched))
+                    reads.append(reader.submit(_read, part, prefetched, inputs))
 
             for _ in range(_AHEAD):
                 read_next()
@@ -168,13 +190,19 @@ def _run(
                 read_next()
                 while len(writes) >= _BEHIND:
                     writes.popleft().result()
-                output = _combined(chunk)
-                writes.append(
-                    finisher.submit(_finish, chunk.range, output, writer, allow_nonfinite)
-                )
+                if chunk.range.task.coefficients is None:
+                    _check_equal(chunk)
+                    output, give_back = chunk.data[-1], partial(inputs.give, chunk.buffer)
+                else:
+                    size = chunk.range.task.dtype.nbytes(chunk.range.end - chunk.range.begin)
+                    buffer = outputs.take(size)
+                    output, give_back = buffer[:size], partial(outputs.give, buffer)
+                    _combine(chunk, output)
+                    inputs.give(chunk.buffer)
+                finishing = (chunk.range, output, writer, allow_nonfinite, give_back)
+                writes.append(finisher.submit(_finish, *finishing))
                 progress(sum(data.nbytes for data in chunk.data))
                 peak = max(peak, anonymous_memory())
-                del chunk, output
             while writes:
                 writes.popleft().result()
         finally:
@@ -212,34 +240,37 @@ def _prefetch(part: _Range) -> None:
         source.source.prefetch(first, last)
 
 
-def _read(part: _Range, following: _Range | None) -> _Chunk:
+def _read(part: _Range, following: _Range | None, buffers: _Buffers) -> _Chunk:
     """Bring a chunk of every source into memory, while the disk reads the following one."""
     if following is not None:
         _prefetch(following)
-    return _Chunk(part, [source.source.read(first, last) for source, first, last in part.places()])
+    places = list(part.places())
+    sizes = [last - first for _, first, last in places]
+    buffer = buffers.take(sum(size + -size % _ALIGNMENT for size in sizes))
+    data, at = [], 0
+    for (source, first, _), size in zip(places, sizes, strict=True):
+        data.append(buffer[at : at + size])
+        source.source.read_into(first, data[-1])
+        at += size + -size % _ALIGNMENT
+    return _Chunk(part, data, buffer)
 
 
-def _combined(chunk: _Chunk) -> Bytes:
-    """Return the bytes of the output."""
+def _combine(chunk: _Chunk, into: Bytes) -> None:
+    """Compute the bytes of an average."""
     task = chunk.range.task
-    if task.coefficients is None:
-        if task.compare:
-            _require_equal(chunk)
-        return chunk.data[-1]
     terms = [
-        _numbers(data, source.dtype) for data, source in zip(chunk.data, task.sources, strict=True)
+        [_numbers(data, source.dtype)]
+        for data, source in zip(chunk.data, task.sources, strict=True)
     ]
-    count = chunk.range.end - chunk.range.begin
+    assert task.coefficients is not None
     if task.dtype.kind == "float8":
-        sums = np.empty(count, np.float64)
+        sums = np.empty(into.size, np.float64)
         output = Numbers(sums.view(np.uint8), "F64")
-        swa_fast.combine_([output], [[term] for term in terms], task.coefficients)
-        return round_to_float8(sums, task.dtype)
-    result: Bytes = np.empty(task.dtype.nbytes(count), np.uint8)
-    assert task.dtype.parts is not None
-    output = Numbers(result, task.dtype.parts)
-    swa_fast.combine_([output], [[term] for term in terms], task.coefficients)
-    return result
+        swa_fast.combine_([output], terms, task.coefficients)
+        into[:] = round_to_float8(sums, task.dtype)
+    else:
+        assert task.dtype.parts is not None
+        swa_fast.combine_([Numbers(into, task.dtype.parts)], terms, task.coefficients)
 
 
 def _numbers(data: Bytes, dtype: DType) -> Numbers:
@@ -249,18 +280,26 @@ def _numbers(data: Bytes, dtype: DType) -> Numbers:
     return Numbers(data, dtype.parts)
 
 
-def _finish(part: _Range, output: Bytes, writer: Writer, allow_nonfinite: bool) -> None:
-    """Check a chunk of the output, write it, and give back what it was made from."""
+def _finish(
+    part: _Range,
+    output: Bytes,
+    writer: Writer,
+    allow_nonfinite: bool,
+    give_back: Callable[[], None],
+) -> None:
+    """Check a chunk of the output, write it, and give back the memory that it took."""
     task = part.task
     if task.coefficients is not None and not allow_nonfinite and _has_nonfinite(output, task.dtype):
         raise _NonfiniteError(part)
     writer.write(task.name, output)
     for source, first, last in part.places():
         source.source.release(first, last)
+    give_back()
 
 
-def _require_equal(chunk: _Chunk) -> None:
-    sources = chunk.range.task.sources
+def _check_equal(chunk: _Chunk) -> None:
+    """Raise CheckpointError if the sources of a copied tensor differ where they must not."""
+    sources = chunk.range.task.needed
     for source, data in zip(sources, chunk.data, strict=True):
         if not np.array_equal(data, chunk.data[-1]):
             raise CheckpointError(
@@ -314,7 +353,9 @@ def _explained(part: _Range) -> CheckpointError:
     """Return the error for an average that is not finite, which names its cause."""
     task = part.task
     for source, first, last in part.places():
-        if _has_nonfinite(source.source.read(first, last), source.dtype):
+        data = np.empty(last - first, np.uint8)
+        source.source.read_into(first, data)
+        if _has_nonfinite(data, source.dtype):
             return CheckpointError(
                 f"{source.name!r} in {source.file} has NaN or infinite elements: --allow-nonfinite "
                 "averages them all the same"

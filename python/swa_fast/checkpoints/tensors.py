@@ -40,11 +40,11 @@ class Source(Protocol):
     def prefetch(self, begin: int, end: int) -> None:
         """Start to bring the bytes into the page cache, where that can be said of them."""
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return the bytes from ``begin`` up to ``end`` in row-major order."""
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Fill an array with the bytes from ``begin`` on, in row-major order."""
 
     def release(self, begin: int, end: int) -> None:
-        """Take back what ``prefetch`` and ``read`` used."""
+        """Take back what ``prefetch`` used."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Together:
         """Start to bring the bytes into the page cache."""
         self.file.prefetch(self.offset + begin, self.offset + end)
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return a copy of the bytes."""
-        return self.file.read(self.offset + begin, self.offset + end)
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Copy the bytes."""
+        self.file.read_into(self.offset + begin, into)
 
     def release(self, begin: int, end: int) -> None:
         """Take the bytes out of the page cache if they were not there before."""
@@ -88,19 +88,19 @@ class Strided:
     def prefetch(self, begin: int, end: int) -> None:
         """Do nothing: the bytes do not lie together."""
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return a copy of the elements."""
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Copy the elements."""
+        if into.size == 0:
+            return
         span = self.itemsize + sum(
             (size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True)
         )
-        if begin == end:
-            return np.empty(0, np.uint8)
         item = np.dtype(f"V{self.itemsize}")
         with self.file.mapped(self.offset, self.offset + span) as data:
             view: NDArray[Any] = np.ndarray(self.shape, item, data, 0, self.strides)
-            items = view.flat[begin // self.itemsize : end // self.itemsize]
+            first = begin // self.itemsize
+            into.view(item)[:] = view.flat[first : first + into.size // self.itemsize]
             del view, data
-        return items.view(np.uint8)
 
     def release(self, begin: int, end: int) -> None:
         """Do nothing: a page may hold other elements that are still to come."""

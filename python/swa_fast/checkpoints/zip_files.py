@@ -110,24 +110,24 @@ class Inflated:
         self._archive: zipfile.ZipFile | None = None
 
     def prefetch(self, begin: int, end: int) -> None:
-        """Do nothing: ``read`` is called ahead of the arithmetic."""
+        """Do nothing: ``read_into`` is called ahead of the arithmetic."""
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Inflate the bytes."""
-        if begin == end:
-            return np.empty(0, np.uint8)
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Inflate bytes."""
+        if into.size == 0:
+            return
         try:
             if self._stream is None:
                 self._archive = zipfile.ZipFile(self._path)
                 self._stream = self._archive.open(self._name)
             self._stream.seek(self._offset + begin)
-            data = self._stream.read(end - begin)
+            data = self._stream.read(into.size)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
             # NotImplementedError is a RuntimeError: an unknown compression.
             raise CheckpointError(f"{self._path}: the member {self._name}: {error}") from None
-        if len(data) != end - begin:
+        if len(data) != into.size:
             raise CheckpointError(f"{self._path}: the member {self._name} is too short")
-        return np.frombuffer(data, np.uint8)
+        into[:] = np.frombuffer(data, np.uint8)
 
     def release(self, begin: int, end: int) -> None:
         """Do nothing: the bytes were a copy."""

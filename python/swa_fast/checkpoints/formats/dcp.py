@@ -56,17 +56,16 @@ class Sharded:
         for part in self._parts(begin, end):
             part.shard.file.prefetch(part.first, part.last)
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return a copy of the elements."""
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Copy the elements."""
         kind = np.dtype(f"V{self.itemsize}")
-        gathered = np.empty((end - begin) // self.itemsize, kind)
-        for part in self._parts(begin, end):
+        gathered = into.view(kind)
+        for part in self._parts(begin, begin + into.size):
             data = part.shard.file.read(part.first, part.last)
             strides = tuple(stride * self.itemsize for stride in part.shard.strides)
             block = gathered[part.at : part.at + math.prod(part.box)].reshape(part.box)
-            into = block[part.into]
-            into[...] = np.ndarray(into.shape, kind, data, 0, strides)
-        return gathered.view(np.uint8)
+            place = block[part.into]
+            place[...] = np.ndarray(place.shape, kind, data, 0, strides)
 
     def release(self, begin: int, end: int) -> None:
         """Take the bytes out of the page cache if they were not there before."""

@@ -53,18 +53,18 @@ class Chunked:
     itemsize: int
 
     def prefetch(self, begin: int, end: int) -> None:
-        """Do nothing: ``read`` is called ahead of the arithmetic."""
+        """Do nothing: ``read_into`` is called ahead of the arithmetic."""
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return the bytes of the elements."""
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Copy the elements."""
+        first = begin // self.itemsize
+        at = 0
         with _opened(self.content) as file:
             array = file[self.name]
-            parts = [
-                np.ascontiguousarray(array[box]).reshape(-1)
-                for box in boxes(self.shape, begin // self.itemsize, end // self.itemsize)
-            ]
-        joined = np.concatenate(parts) if parts else np.empty(0, np.uint8)
-        return joined.view(np.uint8)
+            for box in boxes(self.shape, first, first + into.size // self.itemsize):
+                part = np.ascontiguousarray(array[box]).reshape(-1).view(np.uint8)
+                into[at : at + part.size] = part
+                at += part.size
 
     def release(self, begin: int, end: int) -> None:
         """Do nothing: the bytes were a copy."""

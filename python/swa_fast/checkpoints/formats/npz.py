@@ -41,10 +41,11 @@ def read_file(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
         name = member_name.removesuffix(".npy")
         is_stored = member.compress_type == 0
         start = member_offset(file, member) if is_stored else 0
+        data = np.empty(min(member.file_size, _HEADER_READ), np.uint8)
         if is_stored:
-            data = file.read(start, start + min(member.file_size, _HEADER_READ))
+            file.read_into(start, data)
         else:
-            data = Inflated(path, member_name, 0).read(0, min(member.file_size, _HEADER_READ))
+            Inflated(path, member_name, 0).read_into(0, data)
         shape, fortran, dtype, length = _header(path, name, data.tobytes())
         nbytes = dtype.nbytes(math.prod(shape))
         if length + nbytes != member.file_size:
