@@ -4,17 +4,10 @@
 
 #include "core/error.h"
 #include "core/rules.h"
-#include "core/weight.h"
 #include "cpu/threads.h"
 
 namespace swa_fast {
 namespace {
-
-std::vector<Weight> exact_weights(const std::vector<double>& weights) {
-  std::vector<Weight> all;
-  for (const double weight : weights) all.push_back({0.0f, weight});  // used in double alone
-  return all;
-}
 
 void check_number_of_sources(const Pair& pair, size_t number) {
   std::string reason;
@@ -36,7 +29,7 @@ Range range_of(const Buffer& buffer, size_t index, size_t side) {
 
 Combine::Combine(const char* outputs_name, const std::vector<Buffer>& outputs,
                  const std::vector<SourceList>& sources, const std::vector<double>& weights)
-    : cpu_(exact_weights(weights)), cuda_(weights) {
+    : cpu_(weights), cuda_(weights) {
   std::vector<Range> written, read;
   for (const SourceList& source : sources) {
     check_lengths({outputs_name, source.name.c_str(), outputs, source.buffers});

@@ -34,14 +34,24 @@ SWA_FAST_HOST_DEVICE To bit_cast(From from) {
   return to;
 }
 
+// The number without its sign: one instruction, where `value < 0 ? -value : value` takes three. No
+// function of the C library, which could be linked from code for a newer CPU.
+SWA_FAST_HOST_DEVICE double magnitude_of(double value) {
+#if defined(__CUDACC__)
+  return fabs(value);
+#else
+  return __builtin_fabs(value);
+#endif
+}
+
 // double to float by rounding to odd: truncate, then set the last bit if anything was lost. A
 // second rounding, to any type at least two bits narrower, then gives the correctly rounded result
 // of the double (Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums").
 SWA_FAST_HOST_DEVICE float round_to_odd(double value) {
   const float nearest = static_cast<float>(value);
   const double back = nearest;
-  const double magnitude = value < 0 ? -value : value;
-  const double back_magnitude = back < 0 ? -back : back;
+  const double magnitude = magnitude_of(value);
+  const double back_magnitude = magnitude_of(back);
   uint32_t bits = bit_cast<uint32_t>(nearest);
   bits -= back_magnitude > magnitude ? 1u : 0u;  // was rounded away from zero: step back
   bits |= back != value ? 1u : 0u;

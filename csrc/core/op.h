@@ -88,25 +88,6 @@ struct CastOp {
   SWA_FAST_HOST_DEVICE void apply(Compute& to, Compute& from) const { to = from; }
 };
 
-// One term of a sum that is kept in double: value * coefficient, the first of the sum or added.
-template <class Value, bool kFirst>
-struct TermOp {
-  using Dst = double;
-  using Src = Value;
-  using Compute = double;
-  static constexpr bool kReadsDst = !kFirst;
-  static constexpr bool kWritesSrc = false;
-
-  double coefficient;
-
-  template <class Scalars>
-  SWA_FAST_HOST_DEVICE explicit TermOp(const Scalars& scalars)
-      : coefficient(scalars.template as<double>()) {}
-  SWA_FAST_HOST_DEVICE void apply(double& sum, double& value) const {
-    sum = kFirst ? value * coefficient : sum + value * coefficient;
-  }
-};
-
 // Moves bits, whatever they mean. Unit: an unsigned integer.
 template <class Unit>
 struct CopyOp {

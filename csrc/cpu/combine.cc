@@ -31,17 +31,23 @@ void CombineLaunch::add(void* output, StorageType storage, int64_t count,
 
 void CombineLaunch::run_range(const Output& output, int64_t begin, int64_t end) const {
   const KernelTable& kernels = active_kernels();
+  const Term* const terms = &terms_[output.first_term];
   double sums[kSums];
   const int storage = static_cast<int>(output.storage);
   for (int64_t at = begin; at < end; at += kSums) {
     const int64_t count = std::min(kSums, end - at);
-    for (size_t k = 0; k < weights_.size(); ++k) {
-      const Term& term = terms_[output.first_term + k];
-      const int from = static_cast<int>(term.storage);
-      const RangeKernel kernel = k == 0 ? kernels.first_term[from] : kernels.next_term[from];
-      // The kernels take what they only read as void*, like what they write.
-      char* const data = const_cast<char*>(term.data);
-      kernel(sums, data + at * size_of(term.storage), count, weights_[k]);
+    for (size_t k = 0; k < weights_.size();) {
+      const auto from = static_cast<int>(terms[k].storage);
+      const auto& kernel = k == 0 ? kernels.start_sums[from] : kernels.add_to_sums[from];
+      const char* sources[kMostTerms];
+      size_t number = 0;
+      do {
+        sources[number] = terms[k + number].data + at * size_of(terms[k].storage);
+        ++number;
+      } while (number < kMostTerms && k + number < weights_.size() &&
+               terms[k + number].storage == terms[k].storage);
+      kernel[number - 1](sums, sources, &weights_[k], count);
+      k += number;
     }
     kernels.cast[storage][static_cast<int>(StorageType::kFloat64)](
         output.data + at * size_of(output.storage), sums, count, {});

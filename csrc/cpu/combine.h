@@ -12,7 +12,7 @@ namespace swa_fast::cpu {
 
 class CombineLaunch {
  public:
-  explicit CombineLaunch(std::vector<Weight> weights) : weights_(std::move(weights)) {}
+  explicit CombineLaunch(std::vector<double> weights) : weights_(std::move(weights)) {}
 
   // Adds an output of `count` numbers with one term for each weight.
   void add(void* output, StorageType storage, int64_t count, const std::vector<Term>& terms);
@@ -34,7 +34,7 @@ class CombineLaunch {
   void run_share(int64_t begin, int64_t end) const;
   void run_range(const Output& output, int64_t begin, int64_t end) const;
 
-  std::vector<Weight> weights_;
+  std::vector<double> weights_;
   std::vector<Output> outputs_;
   std::vector<Term> terms_;
 };

@@ -7,7 +7,6 @@
 #endif
 
 #include "core/dtype.h"
-#include "core/weight.h"
 #include "cpu/float_environment.h"
 #include "cpu/isa.h"
 
@@ -19,8 +18,6 @@ constexpr int64_t kBlock = 2048;
 
 // Sums of squares that are kept apart, so that additions need not wait for each other.
 constexpr int kLanes = 8;
-
-Weight exactly(double weight) { return {0.0f, weight}; }
 
 double sum_of_squares(const double* numbers, int64_t count) {
   double lanes[kLanes] = {};
@@ -53,14 +50,14 @@ DistanceLaunch::Squares DistanceLaunch::squares_of(int64_t block) const {
   const int64_t at = (block - pair.first_block) * kBlock;
   const int64_t count = std::min(kBlock, pair.count - at);
   double numbers[kBlock];
-  // The kernels take what they only read as void*, like what they write.
-  char* const one = const_cast<char*>(pair.one.data) + at * size_of(pair.one.storage);
-  char* const other = const_cast<char*>(pair.other.data) + at * size_of(pair.other.storage);
-  const int from = static_cast<int>(pair.other.storage);
+  const auto sum = [&](const auto& kernels_of, const Term& term, double weight) {
+    const char* const data = term.data + at * size_of(term.storage);
+    kernels_of[static_cast<int>(term.storage)][0](numbers, &data, &weight, count);
+  };
   Squares squares;
-  kernels.first_term[from](numbers, other, count, exactly(1.0));
+  sum(kernels.start_sums, pair.other, 1.0);
   squares.other = sum_of_squares(numbers, count);
-  kernels.next_term[static_cast<int>(pair.one.storage)](numbers, one, count, exactly(-1.0));
+  sum(kernels.add_to_sums, pair.one, -1.0);
   squares.difference = sum_of_squares(numbers, count);
   return squares;
 }

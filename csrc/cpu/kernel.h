@@ -12,6 +12,13 @@ namespace swa_fast::cpu {
 // `count` elements from `dst` and `src` on. dst == src is allowed; no other overlap is.
 using RangeKernel = void (*)(void* dst, void* src, int64_t count, const Weight& weight);
 
+// The most sources that are added to a sum in one pass.
+constexpr int kMostTerms = 4;
+
+// Adds sources[k][i] * weights[k] to sums[i], for k in rising order, each operation rounded.
+using SumKernel = void (*)(double* sums, const char* const* sources, const double* weights,
+                           int64_t count);
+
 struct KernelTable {
   const char* isa;
   // dst += weight * (src - dst), by [storage of dst][storage of src].
@@ -20,9 +27,10 @@ struct KernelTable {
   RangeKernel tfa_mean[kNumStorageTypes][kNumStorageTypes];
   // dst = src converted; of one type, its bits.
   RangeKernel cast[kNumStorageTypes][kNumStorageTypes];
-  // dst, which is double, = src * weight, or += src * weight, by [storage of src].
-  RangeKernel first_term[kNumStorageTypes];
-  RangeKernel next_term[kNumStorageTypes];
+  // By [storage of the sources][number of sources - 1]. start_sums does not read what is in `sums`:
+  // the sum begins with the first product.
+  SumKernel start_sums[kNumStorageTypes][kMostTerms];
+  SumKernel add_to_sums[kNumStorageTypes][kMostTerms];
   // Any element type; `count` is in bytes.
   RangeKernel copy_bytes;
   RangeKernel swap_bytes;

@@ -1,5 +1,6 @@
 // The kernels for the floor of the build's target. No region of its own: the compiler's defaults.
 #include <cstring>
+#include <utility>
 
 #include "cpu/kernel.h"
 

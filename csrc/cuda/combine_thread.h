@@ -59,16 +59,6 @@ SWA_FAST_HOST_DEVICE void load_as_double(double* numbers, const void* tensor, St
   }
 }
 
-// The coefficient of a term.
-struct Coefficient {
-  double number;
-
-  template <class Compute>
-  SWA_FAST_HOST_DEVICE Compute as() const {
-    return number;
-  }
-};
-
 template <int kWidth, class Dst, class Table>
 SWA_FAST_HOST_DEVICE void sum_elements(const Table& table, int row, int at) {
   double sums[kWidth];
@@ -80,9 +70,9 @@ SWA_FAST_HOST_DEVICE void sum_elements(const Table& table, int row, int at) {
     const auto* const source = reinterpret_cast<const void*>(table.words[row + 2 + term]);
     double values[kWidth];
     load_as_double<kWidth>(values, source, storage, at);
-    const TermOp<double, false> op(Coefficient{bit_cast<double>(table.words[2 * term])});
+    const auto weight = bit_cast<double>(table.words[2 * term]);
     SWA_FAST_UNROLL
-    for (int k = 0; k < kWidth; ++k) op.apply(sums[k], values[k]);
+    for (int k = 0; k < kWidth; ++k) sums[k] = sums[k] + values[k] * weight;
   }
   Vector<Dst, kWidth> output;
   SWA_FAST_UNROLL

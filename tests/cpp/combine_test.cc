@@ -84,9 +84,9 @@ Tensor random_tensor(size_t count, cases::Random& random) {
   return Tensor(dtype_of<T>(), cases::random_values<T>(count, random));
 }
 
-// The `k`-th source of a sum: the types take turns.
-Tensor random_source(size_t k, size_t count, cases::Random& random) {
-  switch (k % 4) {
+// The `k`-th source of a sum: the types take turns, each for `run` sources.
+Tensor random_source(size_t k, size_t count, cases::Random& random, size_t run = 1) {
+  switch (k / run % 4) {
     case 0:
       return random_tensor<swa_fast::BFloat16>(count, random);
     case 1:
@@ -113,10 +113,11 @@ TEST(sums_are_made_in_double_and_rounded_once) {
   cases::Random random(81);
   for (const size_t number : {size_t{1}, size_t{2}, size_t{3}, size_t{10}}) {
     for (size_t first = 0; first < 4; ++first) {
+      const size_t run = 1 + 2 * first;  // past the four that are added in one pass
       for (const size_t count : {size_t{1}, size_t{63}, size_t{2047}, size_t{2048}, size_t{4099}}) {
         std::vector<Tensor> sources;
         for (size_t k = 0; k < number; ++k) {
-          sources.push_back(random_source(first + k, count, random));
+          sources.push_back(random_source(first * run + k, count, random, run));
         }
         const std::vector<double> weights = random_weights(number, random);
         const std::vector<double> expected = sums(sources, weights);
@@ -177,7 +178,7 @@ TEST(shares_do_not_change_a_bit) {
       sources.push_back(random_tensor<double>(count, same));
       sources.push_back(random_tensor<swa_fast::BFloat16>(count, same));
     }
-    swa_fast::cpu::CombineLaunch launch({{0.0f, 0.7}, {0.0f, 0.1}});
+    swa_fast::cpu::CombineLaunch launch({0.7, 0.1});
     for (size_t i = 0; i < outputs.size(); ++i) {
       launch.add(
           outputs[i].memory.data(), swa_fast::StorageType::kFloat32, outputs[i].layout.shape[0],

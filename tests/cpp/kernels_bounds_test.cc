@@ -41,12 +41,34 @@ TEST(floating_kernels_stay_inside) {
   });
 }
 
-TEST(terms_stay_inside) {
-  Fenced dst(2048 * sizeof(double)), src(2048 * sizeof(double));
+TEST(sums_stay_inside) {
+  constexpr size_t kMost = swa_fast::cpu::kMostTerms;
+  constexpr size_t kBytes = 2048 * sizeof(double);
+  static const std::vector<uint8_t> zeros(kBytes);
+  const std::vector<double> weights(kMost, 0.5);
+  Fenced sums(kBytes), first(kBytes), second(kBytes), third(kBytes), fourth(kBytes);
+  Fenced* const fenced[kMost] = {&first, &second, &third, &fourth};
   for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
     for_each_storage([&](auto from) {
-      for (const auto kernel : {table.first_term[from.index], table.next_term[from.index]}) {
-        run_at_fences(kernel, sizeof(double), sizeof(typename decltype(from)::Type), &dst, &src);
+      constexpr size_t kStep = sizeof(typename decltype(from)::Type);
+      for (const int64_t count : grid_of_counts(80)) {
+        const auto number = static_cast<size_t>(count);
+        for (const bool at_end : {false, true}) {
+          const auto put = [&](Fenced* buffer, size_t bytes) {
+            return at_end ? buffer->at_end(zeros.data(), bytes)
+                          : buffer->at_begin(zeros.data(), bytes);
+          };
+          auto* const to = static_cast<double*>(put(&sums, number * sizeof(double)));
+          const char* sources[kMost];
+          for (size_t k = 0; k < kMost; ++k) {
+            sources[k] = static_cast<const char*>(put(fenced[k], number * kStep));
+          }
+          for (size_t k = 0; k < kMost; ++k) {
+            table.start_sums[from.index][k](to, sources, weights.data(), count);
+            table.add_to_sums[from.index][k](to, sources, weights.data(), count);
+          }
+          for (int64_t i = 0; i < count; ++i) CHECK_EQ(to[i], 0.0);
+        }
       }
     });
   });

@@ -106,31 +106,56 @@ void run_pair(Storage<Dst> dst, Storage<Src> src, Kind kind, cases::Random& rand
   });
 }
 
-// A term of a sum in double: the first, or one that is added to what stands there.
+// Products of `number` sources, added to sums in double or starting them, on every instruction set.
 template <class Src>
-void run_term(Storage<Src> src, bool is_first, cases::Random& random) {
+void run_sums(Storage<Src> src, size_t number, bool starts, cases::Random& random) {
+  constexpr double kWeights[] = {1.0, -0.3, 0.0, 1e300, 5e-324, -0.0, 0.7, 3.0};
+  constexpr size_t kFirstWeights = 5;  // a case takes `number` of them from one of the first on
   const std::vector<double> sums = cases::random_values<double>(kPool, random);
-  const std::vector<Src> values = cases::random_values<Src>(kPool, random);
-  std::vector<swa_fast::Weight> coefficients;
-  std::vector<std::vector<double>> results;
-  for (const double coefficient : {1.0, -0.3, 0.0, 1e300, 5e-324}) {
-    coefficients.push_back({0.0f, coefficient});
-    results.emplace_back();
+  std::vector<std::vector<Src>> values;
+  for (size_t k = 0; k < number; ++k) values.push_back(cases::random_values<Src>(kPool, random));
+  std::vector<std::vector<double>> expected(kFirstWeights, sums);
+  for (size_t first = 0; first < kFirstWeights; ++first) {
     for (size_t i = 0; i < kPool; ++i) {
-      const bool nan = reference::is_nan(values[i]);
-      const double value = nan ? std::nan("") : reference::value_of(values[i]);
-      volatile double product = value * coefficient;
-      volatile double sum = sums[i] + product;
-      results.back().push_back(static_cast<double>(is_first ? product : sum));
+      for (size_t k = 0; k < number; ++k) {
+        const Src value = values[k][i];
+        const double wide = reference::is_nan(value) ? std::nan("") : reference::value_of(value);
+        volatile double product = wide * kWeights[first + k];
+        volatile double sum = expected[first][i] + product;
+        expected[first][i] = starts && k == 0 ? product : sum;
+      }
     }
   }
-  std::vector<const uint8_t*> expected;
-  for (const auto& result : results) expected.push_back(bytes_of(result));
+  Guarded sums_memory(1025 * sizeof(double), kOffsets * sizeof(double));
+  std::vector<Guarded> memory(number, Guarded(1025 * sizeof(Src), kOffsets * sizeof(Src)));
   for_each_isa([&](const swa_fast::cpu::KernelTable& table) {
-    run_grid({table.isa, is_first ? "first term" : "next term", src.name,
-              (is_first ? table.first_term : table.next_term)[src.index], sizeof(double),
-              sizeof(Src), bytes_of(sums), bytes_of(values), coefficients, expected,
-              difference<double, true>});
+    const auto kernel = (starts ? table.start_sums : table.add_to_sums)[src.index][number - 1];
+    size_t run = 0;
+    for (const int64_t count : grid_of_counts(80)) {
+      for (int64_t offset = 0; offset < kOffsets; ++offset, ++run) {
+        const size_t at = run * 131 % (kPool - static_cast<size_t>(count));
+        const size_t src_bytes = static_cast<size_t>(count) * sizeof(Src);
+        void* const to =
+            sums_memory.place(&sums[at], static_cast<size_t>(count) * 8, offset * sizeof(double));
+        std::vector<const char*> from;
+        for (size_t k = 0; k < number; ++k) {
+          const size_t src_offset = (5 * static_cast<size_t>(offset + count) + 3 * k) % kOffsets;
+          from.push_back(static_cast<const char*>(
+              memory[k].place(&values[k][at], src_bytes, src_offset * sizeof(Src))));
+        }
+        const size_t first = run % kFirstWeights;
+        kernel(static_cast<double*>(to), from.data(), &kWeights[first], count);
+        const int64_t wrong = first_difference(to, &expected[first][at], count, true);
+        const std::string context =
+            describe(table.isa, "sums", src.name, count, offset, static_cast<int64_t>(number));
+        CHECK_WITH(wrong < 0, context + ": element " + std::to_string(wrong));
+        CHECK_WITH(sums_memory.sentinels_intact(), context);
+        for (size_t k = 0; k < number; ++k) {
+          CHECK_WITH(src_bytes == 0 || std::memcmp(from[k], &values[k][at], src_bytes) == 0,
+                     context + ": a source changed");
+        }
+      }
+    }
   });
 }
 
@@ -179,10 +204,12 @@ TEST(tfa_mean_rounds_every_operation) {
   for_each_pair([&](auto dst, auto src) { run_pair(dst, src, Kind::kTfaMean, random); });
 }
 
-TEST(terms_are_summed_in_double) {
+TEST(products_are_summed_in_double) {
   cases::Random random(22);
-  for (const bool is_first : {true, false}) {
-    for_each_storage([&](auto src) { run_term(src, is_first, random); });
+  for (const bool starts : {true, false}) {
+    for (size_t number = 1; number <= swa_fast::cpu::kMostTerms; ++number) {
+      for_each_storage([&](auto src) { run_sums(src, number, starts, random); });
+    }
   }
 }
 

@@ -136,94 +136,86 @@ def merge(
     chosen = resolve(named, weights=weights, sort=sort, last=last, every=every)
     refuse_inputs(target, [item.path for item in chosen])
     refuse_existing(target, overwrite=overwrite)
-    opened: list[Checkpoint] = []
-    try:
-        for item in chosen:
-            opened.append(open_checkpoint(item.path, key=key, keep_optimizer=keep_optimizer))
-        for checkpoint in opened:
-            refuse_files(target, checkpoint.path, checkpoint.files)
-        shares, how, power = _coefficients(
-            chosen, opened, schedule, normalize=normalize, allow_negative=allow_negative
+    opened = [open_checkpoint(item.path, key=key, keep_optimizer=keep_optimizer) for item in chosen]
+    for checkpoint in opened:
+        refuse_files(target, checkpoint.path, checkpoint.files)
+    shares, how, power = _coefficients(
+        chosen, opened, schedule, normalize=normalize, allow_negative=allow_negative
+    )
+    selection = select(opened, include, exclude, common)
+    kind = format_of_output(target, opened[-1], format)
+    _refuse_other_kind(target, output, kind)
+    carried, left = carried_over(opened[-1], kind, keep_optimizer)
+    reports = [
+        InputReport(
+            str(item.path),
+            share,
+            sum(file.stat().st_size for file in checkpoint.files),
+            _hashes(checkpoint) if hashes else None,
         )
-        selection = select(opened, include, exclude, common)
-        kind = format_of_output(target, opened[-1], format)
-        _refuse_other_kind(target, output, kind)
-        carried, left = carried_over(opened[-1], kind, keep_optimizer)
-        reports = [
-            InputReport(
-                str(item.path),
-                share,
-                sum(file.stat().st_size for file in checkpoint.files),
-                _hashes(checkpoint) if hashes else None,
-            )
-            for item, checkpoint, share in zip(chosen, opened, shares, strict=True)
-        ]
-        model = opened[-1].tensors
-        copied = [name for name in selection.names if not _is_averaged(model[name])]
-        averaged = len(selection.names) - len(copied)
-        job = Job(
-            path=target.with_name(f".{target.name}.partial"),
-            target=target,
-            inputs=opened,
-            tensors={
-                name: TensorOut(_dtype_of(opened[-1].tensors[name], output_dtype), tensor.shape)
-                for name in selection.names
-                for tensor in [opened[-1].tensors[name]]
-            },
-            carried={
-                name: TensorOut(tensor.dtype, tensor.shape) for name, tensor in carried.items()
-            },
-            dtype=output_dtype,
-            provenance=provenance(reports, how, averaged),
-        )
-        writer = open_writer(kind, job)
-        tasks = _tasks(writer.order, opened, job, shares, strict_integers)
-        total = sum(source.nbytes for task in tasks for source in task.sources)
-        report = MergeReport(
-            output=str(output),
-            format=kind,
-            inputs=reports,
-            averaged=averaged,
-            copied=[*copied, *job.carried],
-            skipped=[*selection.skipped, *left],
-            bytes_read=total,
-            bytes_written=writer.size,
-            seconds=0.0,
-            peak_memory=anonymous_memory(),
-            dry_run=dry_run,
-            profile_error=power.error if power else None,
-            magnitude=math.fsum(map(abs, shares)),
-            warnings=power.warnings if power else [],
-        )
-        peak = report.peak_memory
-        if not dry_run:
-            check_free_space(target.parent, writer.size)
-            room = allowed - (anonymous_memory() - at_entry) - _OWN_MEMORY
-            done = 0
+        for item, checkpoint, share in zip(chosen, opened, shares, strict=True)
+    ]
+    model = opened[-1].tensors
+    copied = [name for name in selection.names if not _is_averaged(model[name])]
+    averaged = len(selection.names) - len(copied)
+    job = Job(
+        path=target.with_name(f".{target.name}.partial"),
+        target=target,
+        inputs=opened,
+        tensors={
+            name: TensorOut(_dtype_of(opened[-1].tensors[name], output_dtype), tensor.shape)
+            for name in selection.names
+            for tensor in [opened[-1].tensors[name]]
+        },
+        carried={name: TensorOut(tensor.dtype, tensor.shape) for name, tensor in carried.items()},
+        dtype=output_dtype,
+        provenance=provenance(reports, how, averaged),
+    )
+    writer = open_writer(kind, job)
+    tasks = _tasks(writer.order, opened, job, shares, strict_integers)
+    total = sum(source.nbytes for task in tasks for source in task.sources)
+    report = MergeReport(
+        output=str(output),
+        format=kind,
+        inputs=reports,
+        averaged=averaged,
+        copied=[*copied, *job.carried],
+        skipped=[*selection.skipped, *left],
+        bytes_read=total,
+        bytes_written=writer.size,
+        seconds=0.0,
+        peak_memory=anonymous_memory(),
+        dry_run=dry_run,
+        profile_error=power.error if power else None,
+        magnitude=math.fsum(map(abs, shares)),
+        warnings=power.warnings if power else [],
+    )
+    peak = report.peak_memory
+    if not dry_run:
+        check_free_space(target.parent, writer.size)
+        room = allowed - (anonymous_memory() - at_entry) - _OWN_MEMORY
+        done = 0
 
-            def advance(nbytes: int) -> None:
-                nonlocal done
-                done += nbytes
-                if progress is not None:
-                    progress(done, total)
+        def advance(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            if progress is not None:
+                progress(done, total)
 
-            with new_output(target, overwrite=overwrite), _threads(threads):
-                try:
-                    peak = stream.run(
-                        tasks,
-                        writer,
-                        memory=room,
-                        allow_nonfinite=allow_nonfinite,
-                        progress=advance,
-                    )
-                    # A new output has nothing to lose to a power cut; one that is replaced has.
-                    writer.finish(durable=os.path.lexists(target))
-                except BaseException:
-                    writer.abandon()
-                    raise
-    finally:
-        for checkpoint in opened:
-            checkpoint.close()
+        with new_output(target, overwrite=overwrite), _threads(threads):
+            try:
+                peak = stream.run(
+                    tasks,
+                    writer,
+                    memory=room,
+                    allow_nonfinite=allow_nonfinite,
+                    progress=advance,
+                )
+                # A new output has nothing to lose to a power cut; one that is replaced has.
+                writer.finish(durable=os.path.lexists(target))
+            except BaseException:
+                writer.abandon()
+                raise
     return replace(
         report,
         bytes_written=writer.size if dry_run else _size(target),

@@ -1,7 +1,8 @@
 """The work itself: chunks of all inputs are read ahead, combined, checked and written behind.
 
-Three threads share it. One reads the chunks that come next; the caller's runs the fused kernel,
-which uses the threads of ``swa_fast.set_num_threads``; one checks and writes what is finished.
+Three threads share it. One asks the disk for a chunk, and meanwhile reads the one before it into
+memory; the caller's runs the fused kernel, which uses the threads of ``swa_fast.set_num_threads``;
+one checks and writes what is finished.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,19 +28,25 @@ from .tensors import Bytes, Tensor
 __all__ = ["Task", "run"]
 
 _CHUNK = 8 << 20
-"""Bytes of output per step: larger ones gain nothing, see docs/checkpoints.md."""
+"""Most bytes of output per step: larger ones gain nothing."""
+
+_BUFFERS = 32 << 20
+"""Most bytes that all chunks take together: larger ones do not stay in the third-level cache."""
 
 _SMALLEST = 1 << 12
 """Elements of a chunk below which a merge would take for ever."""
 
 _AHEAD = 2
-"""Chunks that are being read while one is combined."""
+"""Chunks that are read, or being read, while one is combined."""
 
 _BEHIND = 2
 """Chunks that wait to be written."""
 
 _GRANULE = 64
 """A chunk is a multiple of so many elements: whole vectors."""
+
+_ALIGNMENT = 64
+"""Bytes at whose multiples the sources of a chunk begin."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +67,20 @@ class Task:
     coefficients: tuple[float, ...] | None
     compare: bool = False
 
+    @property
+    def needed(self) -> tuple[Tensor, ...]:
+        """The tensors that are read."""
+        if self.coefficients is not None or self.compare:
+            return self.sources
+        return self.sources[-1:]
+
     def memory_per_element(self) -> int:
         """Bytes of anonymous memory that each element of a chunk takes, in all stages."""
-        reads = sum(
-            source.dtype.itemsize
-            for source in (self.sources if self.coefficients or self.compare else self.sources[-1:])
-            if not source.source.in_place
-        ) * (_AHEAD + _BEHIND + 1)
+        widths = [source.dtype.itemsize for source in self.needed]
+        # What is read may be gathered from a copy of its own; a copied tensor is written as read.
+        reads = (_AHEAD + 1) * sum(widths) + max(widths)
         if self.coefficients is None:
-            return reads
+            return reads + _BEHIND * widths[-1]
         outputs = self.dtype.itemsize * (_BEHIND + 2)
         # A float8 source becomes float32; a float8 output passes through float64, masks and codes.
         converted = 4 * sum(source.dtype.kind == "float8" for source in self.sources)
@@ -75,13 +88,42 @@ class Task:
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """The elements of a tensor from one number up to another, as bytes of every source."""
+class _Range:
+    """The elements of a tensor from one number up to another."""
 
     task: Task
     begin: int
     end: int
-    data: tuple[Bytes, ...]
+
+    def places(self) -> Iterator[tuple[Tensor, int, int]]:
+        """Yield every tensor that is read, and which of its bytes."""
+        for source in self.task.needed:
+            yield source, source.dtype.nbytes(self.begin), source.dtype.nbytes(self.end)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A range, and its bytes of every source, which lie in ``buffer``."""
+
+    range: _Range
+    data: list[Bytes]
+    buffer: Bytes
+
+
+class _Buffers:
+    """Memory that is used again: the system clears new memory, which takes as long as reading."""
+
+    def __init__(self) -> None:
+        self._free: list[Bytes] = []
+
+    def take(self, size: int) -> Bytes:
+        """Return an array of at least so many bytes."""
+        buffer = self._free.pop() if self._free else np.empty(size, np.uint8)
+        return buffer if buffer.size >= size else np.empty(size, np.uint8)
+
+    def give(self, buffer: Bytes) -> None:
+        """Take an array back."""
+        self._free.append(buffer)
 
 
 def run(
@@ -108,8 +150,22 @@ def run(
         CheckpointError: a source is truncated, not finite, or differs where it must not; or the
             memory is too small to work in.
     """
+    try:
+        return _run(tasks, writer, memory, allow_nonfinite, progress)
+    except _NonfiniteError as error:  # nobody else reads any more
+        raise _explained(error.part) from None
+
+
+def _run(
+    tasks: Sequence[Task],
+    writer: Writer,
+    memory: int,
+    allow_nonfinite: bool,
+    progress: Callable[[int], None],
+) -> int:
     peak = anonymous_memory()
     ranges = _ranges(tasks, memory)
+    inputs, outputs = _Buffers(), _Buffers()
     reads: deque[Future[_Chunk]] = deque()
     writes: deque[Future[None]] = deque()
     with (
@@ -117,22 +173,36 @@ def run(
         ThreadPoolExecutor(1, "swa-fast-write") as finisher,
     ):
         try:
-            for part in ranges:
-                reads.append(reader.submit(_read, *part))
-                if len(reads) > _AHEAD:
-                    break
+            prefetched = next(ranges, None)
+            if prefetched is not None:
+                reader.submit(_prefetch, prefetched)
+
+            def read_next() -> None:
+                nonlocal prefetched
+                part, prefetched = prefetched, next(ranges, None)
+                if part is not None:
+                    reads.append(reader.submit(_read, part, prefetched, inputs))
+
+            for _ in range(_AHEAD):
+                read_next()
             while reads:
                 chunk = reads.popleft().result()
-                following = next(ranges, None)
-                if following is not None:
-                    reads.append(reader.submit(_read, *following))
+                read_next()
                 while len(writes) >= _BEHIND:
                     writes.popleft().result()
-                output = _combined(chunk)
-                writes.append(finisher.submit(_finish, chunk, output, writer, allow_nonfinite))
+                if chunk.range.task.coefficients is None:
+                    _check_equal(chunk)
+                    output, give_back = chunk.data[-1], partial(inputs.give, chunk.buffer)
+                else:
+                    size = chunk.range.task.dtype.nbytes(chunk.range.end - chunk.range.begin)
+                    buffer = outputs.take(size)
+                    output, give_back = buffer[:size], partial(outputs.give, buffer)
+                    _combine(chunk, output)
+                    inputs.give(chunk.buffer)
+                finishing = (chunk.range, output, writer, allow_nonfinite, give_back)
+                writes.append(finisher.submit(_finish, *finishing))
                 progress(sum(data.nbytes for data in chunk.data))
                 peak = max(peak, anonymous_memory())
-                del chunk, output
             while writes:
                 writes.popleft().result()
         finally:
@@ -143,21 +213,20 @@ def run(
     return max(peak, anonymous_memory())
 
 
-def _ranges(tasks: Sequence[Task], memory: int) -> Iterator[tuple[Task, int, int]]:
+def _ranges(tasks: Sequence[Task], memory: int) -> Iterator[_Range]:
     for task in tasks:
         size = _chunk_size(task, memory)
         count = task.sources[-1].count
         for begin in range(0, max(count, 1), size):  # an empty tensor is written too
-            yield task, begin, min(begin + size, count)
+            yield _Range(task, begin, min(begin + size, count))
 
 
 def _chunk_size(task: Task, memory: int) -> int:
     if task.dtype.bits % 8:  # not a whole number of bytes each: in one piece
         return max(1, task.sources[-1].count)
-    size = _CHUNK // task.dtype.itemsize
     each = task.memory_per_element()
-    if each:
-        size = min(size, memory // each)
+    room = min(memory, max(_BUFFERS, _SMALLEST * each))
+    size = min(_CHUNK // task.dtype.itemsize, room // each)
     if size < _SMALLEST:
         raise CheckpointError(
             f"--max-memory leaves {max(memory, 0):,} bytes for {len(task.sources)} inputs: "
@@ -166,66 +235,76 @@ def _chunk_size(task: Task, memory: int) -> int:
     return size // _GRANULE * _GRANULE
 
 
-def _read(task: Task, begin: int, end: int) -> _Chunk:
-    """Bring a chunk of every source into memory."""
-    needed = task.sources if task.coefficients is not None or task.compare else task.sources[-1:]
-    data = []
-    for source in needed:
-        first, last = source.dtype.nbytes(begin), source.dtype.nbytes(end)
+def _prefetch(part: _Range) -> None:
+    for source, first, last in part.places():
         source.source.prefetch(first, last)
-        data.append(source.source.read(first, last))
-    return _Chunk(task, begin, end, tuple(data))
 
 
-def _combined(chunk: _Chunk) -> Bytes:
-    """Return the bytes of the output."""
-    task = chunk.task
-    if task.coefficients is None:
-        return chunk.data[-1]
+def _read(part: _Range, following: _Range | None, buffers: _Buffers) -> _Chunk:
+    """Bring a chunk of every source into memory, while the disk reads the following one."""
+    if following is not None:
+        _prefetch(following)
+    places = list(part.places())
+    sizes = [last - first for _, first, last in places]
+    buffer = buffers.take(sum(size + -size % _ALIGNMENT for size in sizes))
+    data, at = [], 0
+    for (source, first, _), size in zip(places, sizes, strict=True):
+        data.append(buffer[at : at + size])
+        source.source.read_into(first, data[-1])
+        at += size + -size % _ALIGNMENT
+    return _Chunk(part, data, buffer)
+
+
+def _combine(chunk: _Chunk, into: Bytes) -> None:
+    """Compute the bytes of an average."""
+    task = chunk.range.task
     terms = [
-        _numbers(data, source.dtype) for data, source in zip(chunk.data, task.sources, strict=True)
+        [_numbers(data, source.dtype)]
+        for data, source in zip(chunk.data, task.sources, strict=True)
     ]
+    assert task.coefficients is not None
     if task.dtype.kind == "float8":
-        sums = np.empty(chunk.end - chunk.begin, np.float64)
+        sums = np.empty(into.size, np.float64)
         output = Numbers(sums.view(np.uint8), "F64")
-        swa_fast.combine_([output], [[term] for term in terms], task.coefficients)
-        return round_to_float8(sums, task.dtype)
-    result: Bytes = np.empty(task.dtype.nbytes(chunk.end - chunk.begin), np.uint8)
-    assert task.dtype.parts is not None
-    output = Numbers(result, task.dtype.parts)
-    swa_fast.combine_([output], [[term] for term in terms], task.coefficients)
-    return result
+        swa_fast.combine_([output], terms, task.coefficients)
+        into[:] = round_to_float8(sums, task.dtype)
+    else:
+        assert task.dtype.parts is not None
+        swa_fast.combine_([Numbers(into, task.dtype.parts)], terms, task.coefficients)
 
 
 def _numbers(data: Bytes, dtype: DType) -> Numbers:
     if dtype.kind == "float8":
         return Numbers(float8_values(dtype)[data].view(np.uint8), "F32")
     assert dtype.parts is not None
-    width = dtype.itemsize // (2 if dtype.kind == "complex" else 1)
-    # A file may have a tensor at an odd place: the kernels want it aligned.
-    return Numbers(data if data.ctypes.data % width == 0 else data.copy(), dtype.parts)
+    return Numbers(data, dtype.parts)
 
 
-def _finish(chunk: _Chunk, output: Bytes, writer: Writer, allow_nonfinite: bool) -> None:
-    """Check a chunk, write it, and give back what it was made from."""
-    task = chunk.task
-    if task.compare:
-        _require_equal(chunk)
+def _finish(
+    part: _Range,
+    output: Bytes,
+    writer: Writer,
+    allow_nonfinite: bool,
+    give_back: Callable[[], None],
+) -> None:
+    """Check a chunk of the output, write it, and give back the memory that it took."""
+    task = part.task
     if task.coefficients is not None and not allow_nonfinite and _has_nonfinite(output, task.dtype):
-        raise _nonfinite(chunk)
+        raise _NonfiniteError(part)
     writer.write(task.name, output)
-    for source in task.sources[-len(chunk.data) :]:
-        nbytes = source.dtype.nbytes
-        source.source.release(nbytes(chunk.begin), nbytes(chunk.end))
+    for source, first, last in part.places():
+        source.source.release(first, last)
+    give_back()
 
 
-def _require_equal(chunk: _Chunk) -> None:
-    last = chunk.task.sources[-1]
-    for source, data in zip(chunk.task.sources, chunk.data, strict=True):
+def _check_equal(chunk: _Chunk) -> None:
+    """Raise CheckpointError if the sources of a copied tensor differ where they must not."""
+    sources = chunk.range.task.needed
+    for source, data in zip(sources, chunk.data, strict=True):
         if not np.array_equal(data, chunk.data[-1]):
             raise CheckpointError(
-                f"{last.name!r} of dtype {last.dtype.label} differs between {source.file} and "
-                f"{last.file}: --strict-integers wants it equal"
+                f"{sources[-1].name!r} of dtype {sources[-1].dtype.label} differs between "
+                f"{source.file} and {sources[-1].file}: --strict-integers wants it equal"
             )
 
 
@@ -252,8 +331,7 @@ def _has_nonfinite(data: Bytes, dtype: DType) -> bool:
     assert dtype.parts is not None
     unsigned, exponent = _EXPONENTS[dtype.parts]
     mask: Any = unsigned(exponent)
-    numbers: Any = data if data.ctypes.data % mask.itemsize == 0 else data.copy()
-    numbers = numbers.view(unsigned)
+    numbers: Any = data.view(unsigned)
     masked = np.empty(min(_BLOCK, numbers.size), unsigned)
     for begin in range(0, numbers.size, _BLOCK):
         block = numbers[begin : begin + _BLOCK]
@@ -263,9 +341,20 @@ def _has_nonfinite(data: Bytes, dtype: DType) -> bool:
     return False
 
 
-def _nonfinite(chunk: _Chunk) -> CheckpointError:
-    task = chunk.task
-    for source, data in zip(task.sources, chunk.data, strict=True):
+class _NonfiniteError(Exception):
+    """The average of ``part`` has a NaN or an infinity."""
+
+    def __init__(self, part: _Range) -> None:
+        super().__init__()
+        self.part = part
+
+
+def _explained(part: _Range) -> CheckpointError:
+    """Return the error for an average that is not finite, which names its cause."""
+    task = part.task
+    for source, first, last in part.places():
+        data = np.empty(last - first, np.uint8)
+        source.source.read_into(first, data)
         if _has_nonfinite(data, source.dtype):
             return CheckpointError(
                 f"{source.name!r} in {source.file} has NaN or infinite elements: --allow-nonfinite "

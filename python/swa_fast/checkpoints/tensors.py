@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dtypes import DType
-from .mapped import MappedFile
+from .files import InputFile
 
 __all__ = [
     "ELSEWHERE",
     "Checkpoint",
-    "Mapped",
     "Source",
     "Strided",
     "Tensor",
+    "Together",
     "boxes",
     "is_of_optimizer",
     "with_optimizer_apart",
@@ -37,38 +37,33 @@ ELSEWHERE = "other:"
 class Source(Protocol):
     """Where a tensor's bytes come from. Ranges are read in rising order."""
 
-    @property
-    def in_place(self) -> bool:
-        """Whether ``read`` costs no memory of its own."""
-
     def prefetch(self, begin: int, end: int) -> None:
-        """Start to read the bytes."""
+        """Start to bring the bytes into the page cache, where that can be said of them."""
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return the bytes from ``begin`` up to ``end`` in row-major order."""
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Fill an array with the bytes from ``begin`` on, in row-major order."""
 
     def release(self, begin: int, end: int) -> None:
-        """Take back what ``prefetch`` and ``read`` used."""
+        """Take back what ``prefetch`` used."""
 
 
 @dataclass(frozen=True)
-class Mapped:
+class Together:
     """Bytes that lie together in a file."""
 
-    file: MappedFile
+    file: InputFile
     offset: int
-    in_place: bool = True
 
     def prefetch(self, begin: int, end: int) -> None:
-        """Read the bytes ahead."""
+        """Start to bring the bytes into the page cache."""
         self.file.prefetch(self.offset + begin, self.offset + end)
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return the bytes, not copied."""
-        return self.file.read(self.offset + begin, self.offset + end)
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Copy the bytes."""
+        self.file.read_into(self.offset + begin, into)
 
     def release(self, begin: int, end: int) -> None:
-        """Give the bytes' memory back."""
+        """Take the bytes out of the page cache if they were not there before."""
         self.file.release(self.offset + begin, self.offset + end)
 
 
@@ -84,30 +79,28 @@ class Strided:
         itemsize: bytes of an element.
     """
 
-    file: MappedFile
+    file: InputFile
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     itemsize: int
-    in_place: bool = False
 
     def prefetch(self, begin: int, end: int) -> None:
         """Do nothing: the bytes do not lie together."""
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return a copy of the elements."""
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Copy the elements."""
+        if into.size == 0:
+            return
         span = self.itemsize + sum(
             (size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True)
         )
-        view: NDArray[Any] = np.ndarray(
-            self.shape,
-            np.dtype(f"V{self.itemsize}"),
-            self.file.read(self.offset, self.offset + span),
-            0,
-            self.strides,
-        )
-        items = view.flat[begin // self.itemsize : end // self.itemsize]
-        return items.view(np.uint8)
+        item = np.dtype(f"V{self.itemsize}")
+        with self.file.mapped(self.offset, self.offset + span) as data:
+            view: NDArray[Any] = np.ndarray(self.shape, item, data, 0, self.strides)
+            first = begin // self.itemsize
+            into.view(item)[:] = view.flat[first : first + into.size // self.itemsize]
+            del view, data
 
     def release(self, begin: int, end: int) -> None:
         """Do nothing: a page may hold other elements that are still to come."""
@@ -166,13 +159,6 @@ class Checkpoint:
     metadata: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     extra: Any = None
-
-    def close(self) -> None:
-        """Close its files."""
-        for tensor in (*self.tensors.values(), *self.carried.values()):
-            file = getattr(tensor.source, "file", None)
-            if isinstance(file, MappedFile):
-                file.close()
 
 
 _OPTIMIZER = re.compile(r"^(optim(izer)?(_states?|_weights)?|exp_avg|exp_avg_sq)[./]")

@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 
 from .errors import CheckpointError
-from .mapped import MappedFile
+from .files import InputFile
 from .tensors import Bytes
 
 __all__ = ["Inflated", "ZipWriter", "list_members", "member_offset", "read_member"]
@@ -49,7 +49,7 @@ def list_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     return found
 
 
-def member_offset(file: MappedFile, member: zipfile.ZipInfo, base: int = 0) -> int:
+def member_offset(file: InputFile, member: zipfile.ZipInfo, base: int = 0) -> int:
     """Return where the bytes of a stored member begin.
 
     Args:
@@ -101,8 +101,6 @@ class Inflated:
         offset: bytes of the member that come before.
     """
 
-    in_place = False
-
     def __init__(self, path: Path, name: str, offset: int) -> None:
         """See the class."""
         self._path = path
@@ -112,24 +110,24 @@ class Inflated:
         self._archive: zipfile.ZipFile | None = None
 
     def prefetch(self, begin: int, end: int) -> None:
-        """Do nothing: ``read`` is called ahead of the arithmetic."""
+        """Do nothing: ``read_into`` is called ahead of the arithmetic."""
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Inflate the bytes."""
-        if begin == end:
-            return np.empty(0, np.uint8)
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Inflate bytes."""
+        if into.size == 0:
+            return
         try:
             if self._stream is None:
                 self._archive = zipfile.ZipFile(self._path)
                 self._stream = self._archive.open(self._name)
             self._stream.seek(self._offset + begin)
-            data = self._stream.read(end - begin)
+            data = self._stream.read(into.size)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
             # NotImplementedError is a RuntimeError: an unknown compression.
             raise CheckpointError(f"{self._path}: the member {self._name}: {error}") from None
-        if len(data) != end - begin:
+        if len(data) != into.size:
             raise CheckpointError(f"{self._path}: the member {self._name} is too short")
-        return np.frombuffer(data, np.uint8)
+        into[:] = np.frombuffer(data, np.uint8)
 
     def release(self, begin: int, end: int) -> None:
         """Do nothing: the bytes were a copy."""
@@ -171,13 +169,12 @@ class ZipWriter:
         self.write(data)
         self.end()
 
-    def copy(self, name: str, source: MappedFile, offset: int, size: int) -> None:
+    def copy(self, name: str, source: InputFile, offset: int, size: int) -> None:
         """Write a member with the bytes of a part of a file."""
         self.begin(name)
         for begin in range(0, size, _COPIED):
             end = min(begin + _COPIED, size)
             self.write(source.read(offset + begin, offset + end))
-            source.release(offset + begin, offset + end)
         self.end()
 
     def end(self) -> None:
@@ -213,5 +210,5 @@ def overhead(names: Sequence[str], alignment: int = 64) -> int:
     return sum(each + 2 * len(name.encode()) for name in names) + 256
 
 
-def _invalid(file: MappedFile, member: zipfile.ZipInfo) -> CheckpointError:
+def _invalid(file: InputFile, member: zipfile.ZipInfo) -> CheckpointError:
     return CheckpointError(f"{file.path} is cut off or damaged at the member {member.filename}")

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import pickle
-import platform
 import re
 import subprocess
 import sys
@@ -21,8 +20,8 @@ import pytest
 
 from checkpoint_tools import leftovers, random_model, write_safetensors
 from swa_fast import cli
-from swa_fast.checkpoints import CheckpointError, merge
-from swa_fast.checkpoints.mapped import MappedFile
+from swa_fast.checkpoints import CheckpointError, merge, stream
+from swa_fast.checkpoints.files import InputFile
 
 
 @pytest.fixture
@@ -341,19 +340,66 @@ def test_typing_errors(
     assert error.count("\n") == 1
 
 
-def test_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path) -> None:
-    """Else the process would die of a bus error. Linux 5.14 tells."""
-    path = tmp_path / "a"
-    path.write_bytes(bytes(1 << 20))
-    file = MappedFile(path)
-    assert file.read(0, 10).tobytes() == bytes(10)
-    os.truncate(path, 4096)
-    file.prefetch(0, 4096)
-    release = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
-    if sys.platform != "linux" or release < (5, 14):
-        pytest.skip("this system does not tell")
+def _saved(kind: str, path: Path, array: np.ndarray) -> Path:
+    """Save an array; return the file with its bytes."""
+    if kind == "npz":
+        np.savez(path, w=array)
+        return path
+    if kind == "safetensors":
+        return write_safetensors(path, {"w": array})
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(array)
+    if kind == "dcp":
+        import torch.distributed.checkpoint as dcp
+
+        dcp.save({"w": tensor}, checkpoint_id=path, no_dist=True)
+        return path / "__0_0.distcp"
+    torch.save({"w": tensor.reshape(512, -1).T if kind == "transposed.pt" else tensor}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz", "pt", "transposed.pt", "dcp"])
+@pytest.mark.parametrize("change", ["cut off", "changed", "deleted"])
+def test_a_file_that_another_program_writes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, change: str
+) -> None:
+    """Reading behind the end of a mapped file would end the process with a bus error."""
+    monkeypatch.setattr(stream, "_CHUNK", 1 << 15)
+    paths = [tmp_path / f"step_{step}.{kind}" for step in (1, 2)]
+    array = np.ones(1 << 18, np.float32)
+    file = [_saved(kind, path, array) for path in paths][1]
+
+    def spoil(done: int, total: int) -> None:
+        if change == "cut off":
+            os.truncate(file, 4096)
+        elif change == "changed":
+            file.touch()
+        else:
+            file.unlink(missing_ok=True)
+
+    message = f"{re.escape(str(file))} was {change} while it was read"
+    refused(paths, tmp_path / "out.safetensors", message, progress=spoil)
+
+
+def test_a_shard_that_is_cut_off_while_it_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from swa_fast.checkpoints.formats.dcp import Shard, Sharded
+
+    path = tmp_path / "shards"
+    path.write_bytes(np.arange(24, dtype=np.uint16).tobytes())
+    file = InputFile(path)
+    columns = [Shard((0, 2 * half), (6, 2), (2, 1), file, 24 * half) for half in (0, 1)]
+    source = Sharded((6, 4), 2, tuple(columns))
+    halves = np.arange(24, dtype=np.uint16).reshape(2, 6, 2)
+    whole = np.concatenate(list(halves), axis=1)
+    for begin in range(25):
+        for end in range(begin, 25):
+            found = np.empty(end - begin, np.uint16)
+            source.read_into(2 * begin, found.view(np.uint8))
+            assert found.tolist() == whole.reshape(-1)[begin:end].tolist()
+    os.truncate(path, 46)
     with pytest.raises(CheckpointError, match="cut off while it was read"):
-        file.prefetch(8192, 1 << 20)
+        source.read_into(0, np.empty(48, np.uint8))
 
 
 def test_a_scratch_file_for_which_there_is_no_space(tmp_path: Path) -> None:

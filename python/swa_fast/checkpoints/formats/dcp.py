@@ -11,6 +11,7 @@ import io
 import itertools
 import math
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ import numpy as np
 
 from ..dtypes import BY_LABEL
 from ..errors import CheckpointError
-from ..mapped import MappedFile, Window
-from ..tensors import Bytes, Checkpoint, Mapped, Tensor, boxes, is_of_optimizer
+from ..files import InputFile, Window
+from ..tensors import Bytes, Checkpoint, Tensor, Together, boxes, is_of_optimizer
 from ..zip_files import member_offset
 from .dcp_pickles import MetadataReader, OneTensorReader, RefusedError
 from .torch_zip import import_torch
@@ -38,7 +39,7 @@ class Shard:
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
-    file: MappedFile
+    file: InputFile
     at: int
 
 
@@ -49,45 +50,70 @@ class Sharded:
     shape: tuple[int, ...]
     itemsize: int
     shards: tuple[Shard, ...]
-    in_place: bool = False
 
     def prefetch(self, begin: int, end: int) -> None:
-        """Do nothing: ``read`` is called ahead of the arithmetic."""
+        """Start to bring the bytes into the page cache."""
+        for part in self._parts(begin, end):
+            part.shard.file.prefetch(part.first, part.last)
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return a copy of the elements."""
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Copy the elements."""
         kind = np.dtype(f"V{self.itemsize}")
-        first, last = begin // self.itemsize, end // self.itemsize
-        gathered = np.empty(last - first, kind)
-        at = 0
-        for box in boxes(self.shape, first, last):
-            sizes = tuple(part.stop - part.start for part in box)
-            block = gathered[at : at + math.prod(sizes)].reshape(sizes)
-            for shard in self.shards:
-                self._copy(shard, box, block, kind)
-            at += block.size
-        return gathered.view(np.uint8)
+        gathered = into.view(kind)
+        for part in self._parts(begin, begin + into.size):
+            data = part.shard.file.read(part.first, part.last)
+            strides = tuple(stride * self.itemsize for stride in part.shard.strides)
+            block = gathered[part.at : part.at + math.prod(part.box)].reshape(part.box)
+            place = block[part.into]
+            place[...] = np.ndarray(place.shape, kind, data, 0, strides)
 
     def release(self, begin: int, end: int) -> None:
-        """Do nothing: a page may hold other elements that are still to come."""
+        """Take the bytes out of the page cache if they were not there before."""
+        for part in self._parts(begin, end):
+            part.shard.file.release(part.first, part.last)
 
-    def _copy(self, shard: Shard, box: tuple[slice, ...], block: Any, kind: Any) -> None:
-        into, out = [], []
-        for part, offset, size in zip(box, shard.offsets, shard.sizes, strict=True):
-            start, stop = max(part.start, offset), min(part.stop, offset + size)
-            if start >= stop:
-                return
-            into.append(slice(start - part.start, stop - part.start))
-            out.append(slice(start - offset, stop - offset))
-        nbytes = math.prod(shard.sizes) * self.itemsize
-        view = np.ndarray(
-            shard.sizes,
-            kind,
-            shard.file.read(shard.at, shard.at + nbytes),
-            0,
-            tuple(stride * self.itemsize for stride in shard.strides),
-        )
-        block[tuple(into)] = view[tuple(out)]
+    def _parts(self, begin: int, end: int) -> Iterator[_Part]:
+        """Cut a range of bytes into what each shard has of it."""
+        at = 0
+        for box in boxes(self.shape, begin // self.itemsize, end // self.itemsize):
+            sizes = tuple(part.stop - part.start for part in box)
+            for shard in self.shards:
+                into, first, last = [], 0, 1
+                for part, offset, size, stride in zip(
+                    box, shard.offsets, shard.sizes, shard.strides, strict=True
+                ):
+                    start, stop = max(part.start, offset), min(part.stop, offset + size)
+                    if start >= stop:
+                        break
+                    into.append(slice(start - part.start, stop - part.start))
+                    first += (start - offset) * stride
+                    last += (stop - 1 - offset) * stride
+                else:
+                    first_byte, last_byte = (
+                        shard.at + number * self.itemsize for number in (first, last)
+                    )
+                    yield _Part(shard, first_byte, last_byte, at, sizes, tuple(into))
+            at += math.prod(sizes)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a shard has of a box of elements.
+
+    Attributes:
+        shard: the shard.
+        first, last: the part of its file in which its elements are, in bytes.
+        at: number of the box's first element in the range that is read.
+        box: sizes of the box.
+        into: place of the shard's elements in the box.
+    """
+
+    shard: Shard
+    first: int
+    last: int
+    at: int
+    box: tuple[int, ...]
+    into: tuple[slice, ...]
 
 
 @dataclass
@@ -111,7 +137,7 @@ def read_folder(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
     """
     torch = import_torch(path)
     metadata = _read_metadata(torch, path)
-    files: dict[str, MappedFile] = {}
+    files: dict[str, InputFile] = {}
     places: dict[str, list[Any]] = {}
     try:
         for index, info in metadata.storage_data.items():
@@ -152,7 +178,7 @@ def _read_metadata(torch: Any, path: Path) -> Any:
 
 
 def _tensor(
-    path: Path, files: dict[str, MappedFile], name: str, entry: Any, places: list[Any]
+    path: Path, files: dict[str, InputFile], name: str, entry: Any, places: list[Any]
 ) -> Tensor:
     try:
         label = str(entry.properties.dtype).removeprefix("torch.")
@@ -177,16 +203,16 @@ def _tensor(
     held = sum(math.prod(shard.sizes) for shard in shards)
     if sizes_at or held != math.prod(shape) or _overlap(shards):
         raise _malformed(path, f"the shards of {name!r} do not make up its shape {shape}")
-    file = shards[0].file if shards else MappedFile(path / _METADATA)
+    file = shards[0].file if shards else InputFile(path / _METADATA)
     whole = [shard for shard in shards if shard.sizes == shape and _is_plain(shard)]
     gathered = Sharded(shape, dtype.itemsize, tuple(shards))
-    source = Mapped(file, whole[0].at) if whole else gathered
+    source = Together(file, whole[0].at) if whole else gathered
     return Tensor(name, dtype, shape, file.path, source)
 
 
 def _shard(
     path: Path,
-    files: dict[str, MappedFile],
+    files: dict[str, InputFile],
     name: str,
     itemsize: int,
     offsets: tuple[int, ...],
@@ -222,7 +248,7 @@ def _shard(
     return Shard(offsets, sizes, strides, file, start)
 
 
-def _object(path: Path, files: dict[str, MappedFile], name: str, places: list[Any]) -> bytes:
+def _object(path: Path, files: dict[str, InputFile], name: str, places: list[Any]) -> bytes:
     if len(places) != 1:
         raise _malformed(path, f"{name!r} is not stored")
     info = places[0][1]
@@ -230,7 +256,7 @@ def _object(path: Path, files: dict[str, MappedFile], name: str, places: list[An
     return file.read(info.offset, info.offset + info.length).tobytes()
 
 
-def _file(path: Path, files: dict[str, MappedFile], info: Any) -> MappedFile:
+def _file(path: Path, files: dict[str, InputFile], info: Any) -> InputFile:
     try:
         relative = Path(info.relative_path)
         extensions = info.transform_descriptors if hasattr(info, "transform_descriptors") else None
@@ -244,7 +270,7 @@ def _file(path: Path, files: dict[str, MappedFile], info: Any) -> MappedFile:
     if str(relative) not in files:
         if not (path / relative).is_file():
             raise CheckpointError(f"{path} names {relative}, which is not there")
-        files[str(relative)] = MappedFile(path / relative)
+        files[str(relative)] = InputFile(path / relative)
     return files[str(relative)]
 
 

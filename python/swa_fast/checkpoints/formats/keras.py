@@ -18,8 +18,8 @@ import numpy as np
 
 from ..dtypes import DTYPES, DType
 from ..errors import CheckpointError
-from ..mapped import MappedFile, Window
-from ..tensors import Bytes, Checkpoint, Mapped, Tensor, boxes, with_optimizer_apart
+from ..files import InputFile, Window
+from ..tensors import Bytes, Checkpoint, Tensor, Together, boxes, with_optimizer_apart
 from ..zip_files import ZipWriter, list_members, member_offset, overhead, read_member
 from .writer import PROVENANCE, Job, TensorOut
 
@@ -38,7 +38,7 @@ _SMALL = 4096
 class Content:
     """Where a checkpoint's HDF5 file is: in ``file``, ``size`` bytes from ``offset`` on."""
 
-    file: MappedFile
+    file: InputFile
     offset: int
     size: int
 
@@ -51,21 +51,20 @@ class Chunked:
     name: str
     shape: tuple[int, ...]
     itemsize: int
-    in_place: bool = False
 
     def prefetch(self, begin: int, end: int) -> None:
-        """Do nothing: ``read`` is called ahead of the arithmetic."""
+        """Do nothing: ``read_into`` is called ahead of the arithmetic."""
 
-    def read(self, begin: int, end: int) -> Bytes:
-        """Return the bytes of the elements."""
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Copy the elements."""
+        first = begin // self.itemsize
+        at = 0
         with _opened(self.content) as file:
             array = file[self.name]
-            parts = [
-                np.ascontiguousarray(array[box]).reshape(-1)
-                for box in boxes(self.shape, begin // self.itemsize, end // self.itemsize)
-            ]
-        joined = np.concatenate(parts) if parts else np.empty(0, np.uint8)
-        return joined.view(np.uint8)
+            for box in boxes(self.shape, first, first + into.size // self.itemsize):
+                part = np.ascontiguousarray(array[box]).reshape(-1).view(np.uint8)
+                into[at : at + part.size] = part
+                at += part.size
 
     def release(self, begin: int, end: int) -> None:
         """Do nothing: the bytes were a copy."""
@@ -152,7 +151,7 @@ class KerasWriter:
         self._zip = ZipWriter(self._job.path)
         for name in self._others:
             self._zip.add(name, read_member(self._job.template.path, name))
-        made = MappedFile(self._path)
+        made = InputFile(self._path)
         self._zip.copy(_WEIGHTS, made, 0, made.size)
         self._zip.add(f"{PROVENANCE}.json", self._job.provenance.encode())
         self._zip.finish(durable=durable)
@@ -222,7 +221,7 @@ def _import_h5py(path: Path) -> Any:
 
 
 def _content(path: Path, kind: str) -> Content:
-    file = MappedFile(path)
+    file = InputFile(path)
     if kind == "h5":
         return Content(file, 0, file.size)
     members = list_members(path)
@@ -256,7 +255,7 @@ def _tensor(path: Path, content: Content, name: str, array: Any) -> Tensor:
     if offset is not None and not array.external:
         if offset + nbytes > content.size:
             raise CheckpointError(f"{path} is truncated: {name!r} lies beyond its end")
-        return Tensor(name, dtype, shape, path, Mapped(content.file, content.offset + offset))
+        return Tensor(name, dtype, shape, path, Together(content.file, content.offset + offset))
     if dtype.parts == "BF16":
         raise CheckpointError(f"{path}: {name!r} is bfloat16 in chunks, which is not understood")
     return Tensor(name, dtype, shape, path, Chunked(content, name, shape, dtype.itemsize))

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..dtypes import DTYPES, DType
 from ..errors import CheckpointError
-from ..mapped import MappedFile
-from ..tensors import Bytes, Checkpoint, Mapped, Strided, Tensor, with_optimizer_apart
+from ..files import InputFile
+from ..tensors import Bytes, Checkpoint, Strided, Tensor, Together, with_optimizer_apart
 from ..zip_files import Inflated, ZipWriter, list_members, member_offset, overhead
 from .writer import Job
 
@@ -33,7 +33,7 @@ def read_file(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: the file is damaged, or has an array that cannot be read.
     """
-    file = MappedFile(path)
+    file = InputFile(path)
     tensors: dict[str, Tensor] = {}
     for member_name, member in list_members(path).items():
         if not member_name.endswith(".npy"):
@@ -41,10 +41,11 @@ def read_file(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
         name = member_name.removesuffix(".npy")
         is_stored = member.compress_type == 0
         start = member_offset(file, member) if is_stored else 0
+        data = np.empty(min(member.file_size, _HEADER_READ), np.uint8)
         if is_stored:
-            data = file.read(start, start + min(member.file_size, _HEADER_READ))
+            file.read_into(start, data)
         else:
-            data = Inflated(path, member_name, 0).read(0, min(member.file_size, _HEADER_READ))
+            Inflated(path, member_name, 0).read_into(0, data)
         shape, fortran, dtype, length = _header(path, name, data.tobytes())
         nbytes = dtype.nbytes(math.prod(shape))
         if length + nbytes != member.file_size:
@@ -59,7 +60,7 @@ def read_file(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
                 raise CheckpointError(f"{path}: {name!r} is compressed and in Fortran order")
             source = Inflated(path, member_name, length)
         elif is_plain:
-            source = Mapped(file, start + length)
+            source = Together(file, start + length)
         else:
             strides = tuple(dtype.itemsize * math.prod(shape[:axis]) for axis in range(len(shape)))
             source = Strided(file, start + length, shape, strides, dtype.itemsize)

@@ -15,8 +15,8 @@ from typing import Any
 
 from ..dtypes import DTYPES, DType
 from ..errors import CheckpointError
-from ..mapped import MappedFile, OutputFile
-from ..tensors import Bytes, Checkpoint, Mapped, Tensor, with_optimizer_apart
+from ..files import InputFile, OutputFile
+from ..tensors import Bytes, Checkpoint, Tensor, Together, with_optimizer_apart
 from .writer import PROVENANCE, Job
 
 __all__ = ["SafetensorsWriter", "read_file", "read_header"]
@@ -94,10 +94,10 @@ def read_file(path: Path, *, keep_optimizer: bool = False) -> Checkpoint:
         CheckpointError: the file is not there, or is not a valid safetensors file.
     """
     entries, metadata, start = read_header(path)
-    mapped = MappedFile(path)
+    file = InputFile(path)
     found = {
         entry.name: Tensor(
-            entry.name, entry.dtype, entry.shape, path, Mapped(mapped, start + entry.begin)
+            entry.name, entry.dtype, entry.shape, path, Together(file, start + entry.begin)
         )
         for entry in entries
     }

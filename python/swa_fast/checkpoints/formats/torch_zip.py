@@ -18,8 +18,8 @@ from typing import Any
 
 from ..dtypes import BY_LABEL, DType
 from ..errors import CheckpointError
-from ..mapped import MappedFile
-from ..tensors import ELSEWHERE, Checkpoint, Mapped, Strided, Tensor
+from ..files import InputFile
+from ..tensors import ELSEWHERE, Checkpoint, Strided, Tensor, Together
 from ..zip_files import list_members, member_offset
 
 __all__ = ["Content", "Place", "View", "import_torch", "read_file"]
@@ -103,13 +103,13 @@ def read_file(path: Path, key: str | None = None, *, keep_optimizer: bool = Fals
     torch = import_torch(path)
     root = _load(torch, path)
     roots, stripped, left_out = _parts(path, root, key, keep_optimizer)
-    mapped = MappedFile(path)
+    file = InputFile(path)
     found = [
         (where, tensor)
         for where, tensor in _tensors(torch, root, ())
         if not any(where[: len(part)] == part for part in left_out)
     ]
-    locate = _storage_offsets(torch, mapped, root)
+    locate = _storage_offsets(torch, file, root)
     views: dict[str, View] = {}
     tensors: dict[str, Tensor] = {}
     carried: dict[str, Tensor] = {}
@@ -125,11 +125,11 @@ def read_file(path: Path, key: str | None = None, *, keep_optimizer: bool = Fals
         views[name] = view
         at = locate(view.storage) + view.offset * view.dtype.itemsize
         if view.is_plain:
-            source: Any = Mapped(mapped, at)
+            source: Any = Together(file, at)
         else:
             itemsize = view.dtype.itemsize
             strides = tuple(stride * itemsize for stride in view.stride)
-            source = Strided(mapped, at, view.shape, strides, itemsize)
+            source = Strided(file, at, view.shape, strides, itemsize)
         into[name] = Tensor(name, view.dtype, view.shape, path, source)
     optimizer = [_joined(part) for part in sorted(left_out, key=str)]
     content = Content(root, views, left_out)
@@ -264,7 +264,7 @@ def _view(torch: Any, path: Path, name: str, where: Place, tensor: Any) -> View:
     )
 
 
-def _storage_offsets(torch: Any, file: MappedFile, root: Any) -> Any:
+def _storage_offsets(torch: Any, file: InputFile, root: Any) -> Any:
     """Return a function from a storage's address to its place in the file.
 
     torch maps the whole file at an address that it does not tell. It is found by comparing the

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..dtypes import DType
-from ..mapped import MappedFile
+from ..files import InputFile
 from ..tensors import Bytes, Checkpoint
 from ..zip_files import ZipWriter, overhead
 from .torch_zip import Content, Place, View, import_torch
@@ -134,7 +134,7 @@ class TorchWriter:
         storage, self._current = self._current, None
         if storage is not None and self._scratch is not None:
             scratch, self._scratch = self._scratch, None
-            self._archive().copy(storage.member, MappedFile(scratch.path), 0, storage.nbytes)
+            self._archive().copy(storage.member, InputFile(scratch.path), 0, storage.nbytes)
             scratch.close()
 
     def _pickled(self, content: Content) -> bytes:

@@ -1,16 +1,12 @@
-"""Files mapped into memory, read ahead of their use and given back behind it."""
+"""Files that are read ahead of their use and given back behind it, and files that are written."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import functools
 import io
 import mmap
 import os
-import threading
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,57 +16,20 @@ from numpy.typing import NDArray
 
 from .errors import CheckpointError
 
-__all__ = ["MappedFile", "OutputFile", "Window"]
+__all__ = ["InputFile", "OutputFile", "Window"]
 
 Bytes = NDArray[np.uint8]
 
 _POPULATE_READ = 22
 """Linux 5.14's madvise that reads pages and maps them; Python has no name for it."""
 
-_PROT_READ, _MAP_SHARED = 1, 1  # of Linux and macOS alike
-_MAP_FAILED = 2**64 - 1
 
+class InputFile:
+    """A file of which parts are read.
 
-class _Map:
-    """A whole file in memory, read-only, without a file descriptor.
-
-    Python's own ``mmap`` keeps one for each map, and there are as many maps as a merge has files.
-    """
-
-    def __init__(self, path: Path, size: int) -> None:
-        with _descriptor(path) as fd:
-            if os.fstat(fd).st_size < size:
-                raise CheckpointError(f"{path} was cut off while it was read")
-            self._address = _libc().mmap(None, size, _PROT_READ, _MAP_SHARED, fd, 0)
-        if self._address in (None, _MAP_FAILED):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
-        memory: Any = (ctypes.c_ubyte * size).from_address(self._address)
-        # The memory is let go with the last slice of it.
-        weakref.finalize(memory, _libc().munmap, self._address, size).atexit = False
-        self.bytes: Bytes = np.frombuffer(memory, np.uint8)
-        self.bytes.flags.writeable = False
-
-    def advise(self, what: int, first: int, length: int) -> None:
-        """Tell the system about a range that begins with a page; OSError if it does not like it."""
-        if _libc().madvise(self._address + first, length, what):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-@functools.cache
-def _libc() -> Any:
-    libc = ctypes.CDLL(None, use_errno=True)
-    integers, pointer, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t
-    libc.mmap.restype = pointer
-    libc.mmap.argtypes = (pointer, size, integers, integers, integers, ctypes.c_int64)
-    libc.munmap.argtypes = (pointer, size)
-    libc.madvise.argtypes = (pointer, size, integers)
-    return libc
-
-
-class MappedFile:
-    """A file of which parts are read in place.
-
-    Mapped when it is first read.
+    It is opened for each part, as a merge may have more files than a process may have open; that
+    it is still the same file is checked each time. The parts are copies: the pages of a mapped file
+    are gone when another program cuts the file off, and using them then would end the process.
 
     Attributes:
         path: the file.
@@ -88,76 +47,106 @@ class MappedFile:
         except FileNotFoundError:
             raise CheckpointError(f"{path} is not there") from None
         self.size = status.st_size
-        self._map: _Map | None = None
-        self._lock = threading.Lock()
+        self._identity = _identity(status)
         self._cold: set[int] = set()
 
     def read(self, begin: int, end: int) -> Bytes:
-        """Return the bytes from ``begin`` up to ``end``, read-only and not copied.
+        """Return a copy of the bytes from ``begin`` up to ``end``; see ``read_into``."""
+        self._require(begin, end)
+        data = np.empty(end - begin, np.uint8)
+        self.read_into(begin, data)
+        return data
+
+    def read_into(self, begin: int, into: Bytes) -> None:
+        """Fill an array with the bytes from ``begin`` on.
 
         Raises:
-            CheckpointError: the file is shorter.
+            CheckpointError: the file is shorter, or is not what it was.
         """
-        if begin == end:
-            return np.empty(0, np.uint8)
-        if not 0 <= begin <= end <= self.size:
-            raise CheckpointError(
-                f"{self.path} is truncated: it has {self.size} bytes and {end} are needed"
-            )
-        return self._opened().bytes[begin:end]
+        self._require(begin, begin + into.size)
+        rest = into.data
+        with self._opened() as fd, open(fd, "rb", buffering=0, closefd=False) as file:
+            file.seek(begin)
+            while len(rest):
+                count = file.readinto(rest)
+                if not count:
+                    raise self._cut_off()
+                rest = rest[count:]
+
+    @contextlib.contextmanager
+    def mapped(self, begin: int, end: int) -> Iterator[Bytes]:
+        """Give a read-only view of the bytes from ``begin`` up to ``end``, to be used at once.
+
+        For parts of which few bytes are needed.
+
+        Raises:
+            CheckpointError: the file is shorter or is not what it was, or the disk fails, as far as
+                the system tells (Linux 5.14 and newer).
+        """
+        self._require(begin, end)
+        start = begin - begin % mmap.ALLOCATIONGRANULARITY
+        with (
+            self._opened() as fd,
+            mmap.mmap(fd, end - start, access=mmap.ACCESS_READ, offset=start) as pages,
+        ):
+            try:
+                pages.madvise(_POPULATE_READ)
+            except AttributeError:  # another system
+                pass
+            except OSError as error:
+                if error.errno == errno.EFAULT:
+                    raise self._cut_off() from None
+            data = np.frombuffer(pages, np.uint8)[begin - start :]
+            try:
+                yield data
+            finally:
+                del data  # the map cannot be closed while it is used
 
     def prefetch(self, begin: int, end: int) -> None:
-        """Read the bytes into memory, and note whether they had been there before.
-
-        Raises:
-            CheckpointError: the file has become shorter, or the disk fails, where Linux tells.
-        """
-        if begin == end:
+        """Start to read the bytes into the page cache, and note if they were not there."""
+        if begin >= end:
             return
-        opened = self._opened()
-        first, length = _pages(begin, end)
-        with contextlib.suppress(OSError), _descriptor(self.path) as fd:
+        with contextlib.suppress(OSError, AttributeError), _descriptor(self.path) as fd:
             if not _is_cached(fd, (begin, (begin + end) // 2, end - 1)):
                 self._cold.add(begin)
-        try:
-            opened.advise(_POPULATE_READ, first, length)
-        except (OSError, AttributeError) as error:
-            if getattr(error, "errno", None) == errno.EFAULT:
-                raise CheckpointError(
-                    f"{self.path} was cut off while it was read, or its disk fails"
-                ) from None
-            # An older kernel, or another system.
-            with contextlib.suppress(OSError, AttributeError):
-                opened.advise(mmap.MADV_WILLNEED, first, length)
+                os.posix_fadvise(fd, begin, end - begin, os.POSIX_FADV_WILLNEED)
 
     def release(self, begin: int, end: int) -> None:
-        """Take the bytes out of this process's memory, and out of the page cache.
+        """Take the bytes out of the page cache, if ``prefetch`` with the same range brought them.
 
-        Bytes that were in the page cache before ``prefetch`` are left there: someone wants them.
+        Bytes that were there before are left there: someone wants them.
         """
-        opened = self._map  # another thread may close it
-        if begin == end or opened is None:
-            return
-        first, length = _pages(begin, end)
-        with contextlib.suppress(OSError, AttributeError, ValueError):
-            opened.advise(mmap.MADV_DONTNEED, first, length)
         if begin in self._cold:
             self._cold.discard(begin)
             with contextlib.suppress(OSError), _descriptor(self.path) as fd:
                 drop_from_cache(fd, begin, end)
 
-    def close(self) -> None:
-        """Close the file; slices that were read stay valid. Reading opens it again."""
-        self._map = None
+    def _require(self, begin: int, end: int) -> None:
+        if not 0 <= begin <= end <= self.size:
+            raise CheckpointError(
+                f"{self.path} is truncated: it has {self.size} bytes and {end} are needed"
+            )
 
-    def _opened(self) -> _Map:
-        with self._lock:
-            if self._map is None:
-                try:
-                    self._map = _Map(self.path, self.size)
-                except FileNotFoundError:
-                    raise CheckpointError(f"{self.path} was deleted while it was read") from None
-            return self._map
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the file; CheckpointError if it is not the one that was there before."""
+        try:
+            with _descriptor(self.path) as fd:
+                status = os.fstat(fd)
+                if status.st_size < self.size:
+                    raise self._cut_off()
+                if _identity(status) != self._identity:
+                    raise CheckpointError(f"{self.path} was changed while it was read")
+                yield fd
+        except FileNotFoundError:
+            raise CheckpointError(f"{self.path} was deleted while it was read") from None
+
+    def _cut_off(self) -> CheckpointError:
+        return CheckpointError(f"{self.path} was cut off while it was read, or its disk fails")
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def drop_from_cache(fd: int, begin: int, end: int) -> None:
@@ -178,7 +167,7 @@ class Window(io.RawIOBase):
         size: its bytes.
     """
 
-    def __init__(self, file: MappedFile, offset: int, size: int) -> None:
+    def __init__(self, file: InputFile, offset: int, size: int) -> None:
         """See the class."""
         self._file = file
         self._offset = offset
@@ -255,11 +244,6 @@ def _descriptor(path: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _pages(begin: int, end: int) -> tuple[int, int]:
-    first = begin - begin % mmap.PAGESIZE
-    return first, end - first
 
 
 def _is_cached(fd: int, offsets: tuple[int, ...]) -> bool:
