@@ -56,13 +56,10 @@ def render(record: dict[str, Any]) -> str:
         return "Budgets: nothing was compared that has one."
     words = [line[-1] for line in lines]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("met", "missed", "noisy"))
-    headers = ["model", "against", "wanted", "measured", "quartiles", "budget"]
-    return (
-        f"Budgets, how many times as long the other takes: {counts}.\n\n{table(lines, headers, 2)}"
-    )
+    body = table(lines, ["model", "against", "wanted", "measured (quartiles)", ""], 2)
+    return f"Budgets, how many times as long the other takes: {counts}.\n\n{body}"
 
 
 def _line(row: Row, ratio: Ratio, least: float) -> list[str]:
-    quartiles = f"{ratio.low:.2f}x to {ratio.high:.2f}x"
-    wanted, measured = f">= {least:.2f}x", f"{ratio.median:.2f}x"
-    return [row.model, row.label, wanted, measured, quartiles, verdict(ratio, least)]
+    measured = f"{ratio.median:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"
+    return [row.model, row.label, f">= {least:.2f}x", measured, verdict(ratio, least)]
