@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from neighbours import Neighbours
+from swa_fast.bench import budgets as package_budgets
 from swa_fast.bench import timing, workloads
 from swa_fast.bench.timing import Comparison, Ratio
 from swa_fast.bench.workloads import Workload
 
-_MANY_SMALL_MEAN = 2**16
-"""Below this mean number of elements per tensor (256 KiB of float32, well inside one core's L2
-cache) the cost of a call per tensor shows beside the cost of moving the bytes."""
+NOT_MEASURED = "not measured"
+"""What a verdict says instead of a value where this machine cannot measure it."""
 
 _BUSY = 0.05
 """Share of the machine's CPU time in other hands above which a script says so. A parallel call
@@ -93,13 +93,12 @@ def at_most(what: str, subject: str, ratio: Ratio, target: float) -> Verdict:
 
 def many_small(workload: Workload) -> bool:
     """Return whether this is one of the models of many small tensors, with budgets of their own."""
-    return workload.elements < _MANY_SMALL_MEAN * len(workload.shapes)
+    return package_budgets.many_small(len(workload.shapes), workload.elements)
 
 
 def render(verdicts: Sequence[Verdict]) -> str:
     """Return the table of the budgets, and how many of them are met."""
-    words = {True: "met", False: "MISSED", None: "-"}
-    rows = [[v.what, v.subject, v.target, v.measured, words[v.met]] for v in verdicts]
+    rows = [[v.what, v.subject, v.target, v.measured, _word(v)] for v in verdicts]
     judged = [verdict for verdict in verdicts if verdict.met is not None]
     met = sum(bool(verdict.met) for verdict in judged)
     return f"Budgets: {met} of {len(judged)} met\n" + timing.table(
@@ -162,6 +161,12 @@ def to_json(findings: Iterable[Finding]) -> dict[str, Any]:
             content["findings"].append({**words, "calls": finding.comparison.to_json()})
         content["budgets"] += [asdict(verdict) for verdict in finding.verdicts]
     return content
+
+
+def _word(verdict: Verdict) -> str:
+    if verdict.met is None:
+        return "-" if verdict.measured == NOT_MEASURED else "noisy"
+    return "met" if verdict.met else "missed"
 
 
 def _judge(what: str, subject: str, ratio: Ratio, target: float, sign: str, met: bool) -> Verdict:

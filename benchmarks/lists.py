@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 import swa_fast
-from budgets import Finding, Verdict, at_least, main, many_small
+from budgets import Finding, Verdict, at_least, main
 from swa_fast.bench import competitors
+from swa_fast.bench.budgets import target
 from swa_fast.bench.run import is_installed
 from swa_fast.bench.timing import Comparison
 from swa_fast.bench.workloads import Arena, Workload
@@ -29,13 +30,13 @@ DEFAULT = "torch AveragedModel, default expression"
 SHARE_OF_FLAT = 0.95
 """Least share of the flat buffer's throughput that a real model's list reaches."""
 
-TARGETS = {
-    "NumPy, a += (p - a) * w": ("against NumPy", 3.0, 3.0),
-    "torch._foreach_lerp_": ("against torch._foreach_lerp_", 1.0, 1.2),
-    "torch AveragedModel": ("AveragedModel against torch's", 3.0, 5.0),
-    "torch AveragedModel, multi_avg_fn": ("AveragedModel against multi_avg_fn", 1.0, 1.3),
+NAMES = {
+    "NumPy, a += (p - a) * w": "against NumPy",
+    "torch._foreach_lerp_": "against torch._foreach_lerp_",
+    "torch AveragedModel": "AveragedModel against torch's",
+    "torch AveragedModel, multi_avg_fn": "AveragedModel against multi_avg_fn",
 }
-"""Label of a competitor: the budget, its least ratio, and that on many small tensors."""
+"""Label of a competitor of `swa-fast bench`, and what its budget is called in the table."""
 
 
 def measure(workload: Workload, seconds: float) -> Iterator[Finding]:
@@ -62,10 +63,9 @@ def verdicts(workload: Workload, name: str, found: Comparison) -> list[Verdict]:
             at_least(f"{name} against one flat buffer", workload.name, share, SHARE_OF_FLAT)
         )
     for label in found.seconds:
-        if label in TARGETS:
-            what, large, small = TARGETS[label]
-            target = small if many_small(workload) else large
-            judged.append(at_least(what, workload.name, found.ratio(label), target))
+        least = target(label, len(workload.shapes), workload.elements)
+        if least is not None:
+            judged.append(at_least(NAMES[label], workload.name, found.ratio(label), least))
     return judged
 
 

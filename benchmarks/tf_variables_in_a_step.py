@@ -5,7 +5,8 @@
 Steps that update VARIABLES variables of SIZE x SIZE, compiled by XLA and called from a graph as
 `fit` does, take turns: without averages, with as many more variables that are only read, with an
 averager whose snapshot is not due (as it is, and under `tf.cond`), and with one in every step.
-Prints microseconds per average. The numbers in docs/tensorflow.md are from 122 x 32 and 5 x 2048.
+Prints microseconds per average. The numbers in docs/tensorflow_internals.md are from 122 x 32 and
+5 x 2048.
 """
 
 from __future__ import annotations

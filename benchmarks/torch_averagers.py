@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import swa_fast
-from budgets import Finding, Verdict, at_least, main
+from budgets import NOT_MEASURED, Finding, Verdict, at_least, main
 from swa_fast.bench.competitors import PRIME_BELOW, prepare
 from swa_fast.bench.timing import compare
 from swa_fast.bench.workloads import Arena, Workload
@@ -85,7 +85,7 @@ def swaps(workload: Workload, values: list[Any], seconds: float, prime: bool) ->
         what="memory that swapping in and out adds",
         subject=workload.name,
         target=f"<= {allowed / 1e6:.0f} MB",
-        measured="not measured" if extra is None else f"{extra / 1e6:.1f} MB",
+        measured=NOT_MEASURED if extra is None else f"{extra / 1e6:.1f} MB",
         met=None if extra is None else extra <= allowed,
     )
     calls = {"swa_fast, swap twice": in_and_out, "clone, copy, copy back": by_hand}

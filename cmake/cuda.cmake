@@ -1,5 +1,6 @@
 # Whether and how the CUDA kernels are built: SWA_FAST_CUDA=AUTO|ON|OFF, SWA_FAST_CUDA_ARCHITECTURES.
-# Sets SWA_FAST_CUDA_BUILT, and gives swa_fast_add_cuda(target), which adds the sources that say so.
+# Sets SWA_FAST_CUDA_BUILT, and gives swa_fast_add_cuda(target), for csrc/CMakeLists.txt, which adds the
+# sources that say so.
 
 if(NOT SWA_FAST_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "SWA_FAST_CUDA must be AUTO, ON or OFF. Received: ${SWA_FAST_CUDA}")
@@ -42,8 +43,8 @@ endfunction()
 
 function(swa_fast_add_cuda target)
   if(NOT SWA_FAST_CUDA_BUILT)
-    target_sources(${target} PRIVATE csrc/cuda/not_built.cc)
-    set_source_files_properties(csrc/cuda/not_built.cc PROPERTIES COMPILE_DEFINITIONS
+    target_sources(${target} PRIVATE cuda/not_built.cc)
+    set_source_files_properties(cuda/not_built.cc PROPERTIES COMPILE_DEFINITIONS
       "SWA_FAST_CUDA_REASON=\"${swa_fast_cuda_reason}\"")
     message(STATUS "swa_fast: no CUDA (${swa_fast_cuda_reason})")
     return()
@@ -56,8 +57,8 @@ function(swa_fast_add_cuda target)
   string(REPLACE ";" "," names "${names}")
   message(STATUS "swa_fast: CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${names}")
 
-  target_sources(${target} PRIVATE csrc/cuda/kernels.cu csrc/cuda/runtime.cu)
-  set_source_files_properties(csrc/cuda/runtime.cu PROPERTIES COMPILE_DEFINITIONS
+  target_sources(${target} PRIVATE cuda/kernels.cu cuda/runtime.cu)
+  set_source_files_properties(cuda/runtime.cu PROPERTIES COMPILE_DEFINITIONS
     "SWA_FAST_CUDA_ARCHITECTURES=\"${names}\"")
   set_target_properties(${target} PROPERTIES
     CUDA_ARCHITECTURES "${architectures}"

@@ -1,8 +1,9 @@
-# The Python modules: swa_fast._core, and swa_fast._cpu_floor, which is imported before it.
+# The Python modules: swa_fast._core, and swa_fast._cpu_floor, which is imported before it. Included by
+# csrc/CMakeLists.txt.
 
 string(JOIN " " SWA_FAST_FLAGS ${swa_fast_flags} ${CMAKE_CXX_FLAGS})  # the user's are in the latter
 set(SWA_FAST_COMPILER "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
-configure_file(csrc/python/build_config.h.in generated/python/build_config.h @ONLY)
+configure_file(python/build_config.h.in generated/python/build_config.h @ONLY)
 
 find_package(Python COMPONENTS Interpreter Development.Module)
 if(NOT Python_Development.Module_FOUND)
@@ -12,6 +13,19 @@ if(NOT Python_Development.Module_FOUND)
     "${swa_fast_why_from_source}.")
 endif()
 find_package(pybind11 3 CONFIG REQUIRED)
+
+# pip installs pybind11 into a new folder for every build. Its headers are compiled from a copy, whose
+# path and times stay, so that a second build finds nothing changed.
+set(pybind11_copy ${CMAKE_CURRENT_BINARY_DIR}/pybind11_headers)
+file(GLOB_RECURSE pybind11_files RELATIVE ${pybind11_INCLUDE_DIR} ${pybind11_INCLUDE_DIR}/pybind11/*.h)
+foreach(file ${pybind11_files})
+  get_filename_component(folder ${pybind11_copy}/${file} DIRECTORY)
+  file(MAKE_DIRECTORY ${folder})
+  file(COPY_FILE ${pybind11_INCLUDE_DIR}/${file} ${pybind11_copy}/${file} ONLY_IF_DIFFERENT)
+endforeach()
+set_target_properties(pybind11::pybind11_headers PROPERTIES
+  INTERFACE_INCLUDE_DIRECTORIES ${pybind11_copy}
+  INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${pybind11_copy})
 
 # A module exports its init function alone, however the compiler's libraries are linked. Where
 # libstdc++ is linked statically, its symbols would be exported too, and in a process with another
@@ -28,19 +42,19 @@ function(swa_fast_export_init_only target)
 endfunction()
 
 pybind11_add_module(_core MODULE
-  csrc/python/module.cc
-  csrc/python/build_info.cc
-  csrc/python/calls.cc
-  csrc/python/host_copies.cc
-  csrc/python/prepared.cc
-  csrc/python/walk.cc
-  csrc/python/import/capsule.cc
-  csrc/python/import/list.cc
-  csrc/python/import/numpy.cc
-  csrc/python/import/pybuffer.cc
-  csrc/python/import/route.cc
-  csrc/python/import/stream.cc
-  csrc/python/import/torch.cc)
+  python/module.cc
+  python/build_info.cc
+  python/calls.cc
+  python/host_copies.cc
+  python/prepared.cc
+  python/walk.cc
+  python/import/capsule.cc
+  python/import/list.cc
+  python/import/numpy.cc
+  python/import/pybuffer.cc
+  python/import/route.cc
+  python/import/stream.cc
+  python/import/torch.cc)
 target_include_directories(_core PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/generated)
 target_link_libraries(_core PRIVATE swa_fast_core)
 swa_fast_export_init_only(_core)
@@ -57,12 +71,12 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64)$")
   set(first_model_flags -march=armv8-a)
 endif()
-set_source_files_properties(csrc/cpu_floor/module.cc PROPERTIES
+set_source_files_properties(cpu_floor/module.cc PROPERTIES
   COMPILE_OPTIONS "${first_model_flags};-fno-exceptions;-fno-rtti")
 Python_add_library(_cpu_floor MODULE WITH_SOABI
-  csrc/cpu_floor/module.cc
-  csrc/cpu_floor/required.cc)
-target_include_directories(_cpu_floor PRIVATE csrc)
+  cpu_floor/module.cc
+  cpu_floor/required.cc)
+target_include_directories(_cpu_floor PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 swa_fast_export_init_only(_cpu_floor)
 if(NOT APPLE)
   target_link_options(_cpu_floor PRIVATE -Wl,--as-needed)  # needs the C library alone

@@ -7,12 +7,12 @@ set(swa_fast_core_choices SWA_FAST_COMMIT SWA_FAST_CUDA_BUILT OpenMP_CXX_FOUND
                           CMAKE_CXX_FLAGS)
 
 function(swa_fast_export_core)
-  export(TARGETS swa_fast_core FILE swa_fast_core.cmake)
+  export(TARGETS swa_fast_core FILE ${CMAKE_BINARY_DIR}/swa_fast_core.cmake)
   set(lines "")
   foreach(choice ${swa_fast_core_choices})
     string(APPEND lines "set(built_${choice} [==[${${choice}}]==])\n")
   endforeach()
-  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/swa_fast_core_choices.cmake CONTENT "${lines}")
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/swa_fast_core_choices.cmake CONTENT "${lines}")
 endfunction()
 
 macro(swa_fast_import_core)

@@ -32,6 +32,8 @@ napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = "swa-fast"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"source_edit_link": None}

@@ -83,8 +83,8 @@ def train(seed: int, epochs: int) -> Outcome:
     )
     steps = epochs * -(-len(x) // BATCH)
     tracks = {name: Average(decay=decays.power(sigma_rel=TRACKS[name])) for name in TRACKS}
-    averager = WeightAverager(net, schedules(steps))
-    snapshots = WeightAverager(net, tracks)
+    averager = WeightAverager(net, schedules(steps), use_buffers=False)
+    snapshots = WeightAverager(net, tracks, use_buffers=False)
     times = {round(steps * (number + 1) / SNAPSHOTS) for number in range(SNAPSHOTS)}
     with tempfile.TemporaryDirectory() as folder:
         step = 0
@@ -148,19 +148,23 @@ def report(outcomes: Sequence[Outcome]) -> str:
     """Return the test accuracies of all seeds, and how near what was made afterwards is."""
     names = list(outcomes[0].accuracy)
     rows = [[100 * outcome.accuracy[name] for name in names] for outcome in outcomes]
-    lines = [f"{'test accuracy, %':<17}" + "".join(f"{name:>18}" for name in names)]
+    # A name takes two lines: its last word stands below the others.
+    heads = [name.rpartition(" ") for name in names]
+    lines = ["test accuracy, %"]
+    for words in ([first for first, _, _ in heads], [last for _, _, last in heads]):
+        lines.append(" " * 10 + "".join(f"{word:>11}" for word in words))
     lines += [
-        f"seed {seed:<12}" + "".join(f"{value:>18.2f}" for value in row)
+        f"seed {seed:<5}" + "".join(f"{value:>11.2f}" for value in row)
         for seed, row in enumerate(rows)
     ]
     columns = list(zip(*rows, strict=True))
-    for label, summary in (("mean", statistics.fmean), ("std deviation", spread)):
-        lines.append(f"{label:<17}" + "".join(f"{summary(column):>18.2f}" for column in columns))
+    for label, summary in (("mean", statistics.fmean), ("deviation", spread)):
+        lines.append(f"{label:<10}" + "".join(f"{summary(column):>11.2f}" for column in columns))
     for name in outcomes[0].distance:
         distances = [outcome.distance[name] for outcome in outcomes]
         lines.append(
-            f"{name} made from snapshots: relative distance from the one that was kept "
-            f"{min(distances):.1e} to {max(distances):.1e}"
+            f"{name} made from snapshots is {min(distances):.1e} to {max(distances):.1e} "
+            "(relative) from the one that was kept"
         )
     return "\n".join(lines)
 

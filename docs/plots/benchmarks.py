@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -96,18 +97,19 @@ def section(path: Path, record: dict[str, Any], image: str) -> str:
     """Return the part of the page about one record."""
     versions = ", ".join(f"{name} {version}" for name, version in record["frameworks"].items())
     models = {
-        f"{model['model']}, {model['tensors']} tensors, {model['elements'] / 1e6:.1f} M": {
+        model["model"]: {
             label: timed for group in model["groups"] for label, timed in group.items()
         }
         for model in record["models"]
     }
+    sizes = [f"{m['tensors']}, {m['elements'] / 1e6:.1f} M" for m in record["models"]]
     parts = [
         f"### Against {versions}",
         _machine(path, record),
         f"![Throughput of every competitor on every model](images/{image})",
-        'Median time of one update of the whole list. "x": how many times as long as that of the '
-        "swa_fast row above on the same tensors, the median over the rounds.",
-        _calls(models),
+        'Median milliseconds of one update of the whole list. "x": how many times as long as that '
+        "of the swa_fast row above on the same tensors, the median over the rounds.",
+        _calls(models, sizes),
         *_findings(record.get("findings", [])),
     ]
     if record.get("overhead"):
@@ -133,9 +135,19 @@ def _machine(path: Path, record: dict[str, Any]) -> str:
     )
 
 
-def _calls(columns: dict[str, dict[str, Any]]) -> str:
-    """Return a table of what was timed: a column for each model, a row for each call."""
+def _calls(columns: dict[str, dict[str, Any]], sizes: list[str] | None = None) -> str:
+    """Return a table of what was timed: a column for each model, a row for each call.
+
+    With the models' sizes, those are its first row and the times are in ms, without the unit.
+    """
     labels = dict.fromkeys(label for calls in columns.values() for label in calls)
+    if sizes is not None:
+        rows = [["tensors, elements", *sizes]]
+        rows += [
+            [_plain(label), *(_cell(calls.get(label), unit="") for calls in columns.values())]
+            for label in labels
+        ]
+        return table(["", *map(_plain, columns)], rows)
     rows = [
         [_plain(label), *(_cell(calls.get(label)) for calls in columns.values())]
         for label in labels
@@ -143,15 +155,16 @@ def _calls(columns: dict[str, dict[str, Any]]) -> str:
     return table(["", *map(_plain, columns)], rows)
 
 
-def _cell(timed: dict[str, Any] | None) -> str:
+def _cell(timed: dict[str, Any] | None, unit: str = " ms") -> str:
     if timed is None:
         return "-"
     ratio = Ratio(**timed["ratio"])
     seconds = timed["median"]
-    text = f"{1e3 * seconds:.2f} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.2f} us"
+    in_ms = seconds >= 1e-4 or not unit
+    text = f"{1e3 * seconds:.2f}{unit}" if in_ms else f"{1e6 * seconds:.2f} us"
     if ratio == Ratio(1.0, 1.0, 1.0):
         return text
-    return f"{text}, {ratio.median:.2f}x" + (" (noisy)" if ratio.is_noisy() else "")
+    return f"{text}, {ratio.median:.2f}x" + (" noisy" if ratio.is_noisy() else "")
 
 
 def _findings(findings: list[dict[str, Any]]) -> list[str]:
@@ -182,24 +195,29 @@ def _overhead(entries: list[dict[str, Any]]) -> str:
 def _budgets(verdicts: list[dict[str, Any]], models: list[str]) -> str:
     judged = [verdict for verdict in verdicts if verdict["met"] is not None]
     met = sum(verdict["met"] for verdict in judged)
-    rows = []
+    rows, others = [], []
     for what in dict.fromkeys(verdict["what"] for verdict in verdicts):
         cells = {verdict["subject"]: verdict for verdict in verdicts if verdict["what"] == what}
-        own = [_verdict(cells.get(model)) for model in models]
-        others = [
-            f"{subject}: {_verdict(v)}" for subject, v in cells.items() if subject not in models
+        if not cells.keys().isdisjoint(models):
+            rows.append([_plain(what), *(_verdict(cells.get(model)) for model in models)])
+        others += [
+            [_plain(what), subject, _verdict(verdict)]
+            for subject, verdict in cells.items()
+            if subject not in models
         ]
-        rows.append([_plain(what), *own, "; ".join(others)])
+    tables = [table(["what", *map(_plain, models)], rows)] if rows else []
+    tables += [table(["what", "of", ""], others)] if others else []
     return (
         f"Budgets: {met} of {len(judged)} met. Each cell is measured (wanted); what was missed is "
-        "bold.\n\n" + table(["what", *map(_plain, models), "else"], rows)
+        "bold.\n\n" + "\n\n".join(tables)
     )
 
 
 def _verdict(verdict: dict[str, Any] | None) -> str:
     if verdict is None:
         return ""
-    text = f"{verdict['measured']} ({verdict['target']})"
+    wanted = re.sub(r"(\.\d*?)0+x", r"\1x", verdict["target"]).replace(".x", "x")  # 3.00x: 3x
+    text = f"{verdict['measured']} ({wanted})"
     return f"**{text}**" if verdict["met"] is False else text
 
 

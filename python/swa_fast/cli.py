@@ -162,6 +162,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="time for the timed rounds of one model (default: %(default)s)",
     )
+    bench.add_argument(
+        "--budgets",
+        action="store_true",
+        help="say of each comparison that has a budget whether it was met, missed, or is too noisy "
+        "to say",
+    )
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the raw result there")
     bench.add_argument(
         "--plot", type=Path, metavar="FILE.svg", help="draw the result there (needs matplotlib)"
@@ -177,7 +183,7 @@ def _help(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .bench import CheckError, UserError, report
+    from .bench import CheckError, UserError, budgets, report
 
     try:
         record = _record(options)
@@ -187,7 +193,9 @@ def _bench(options: argparse.Namespace) -> int:
     except CheckError as error:
         print(f"swa-fast bench: CHECK FAILED: {error}", file=sys.stderr)
         return 1
-    print(report.render(record, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    more = [budgets.render(record)] if options.budgets else []
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(report.render(record, more, colour=colour))
     return 0
 
 
@@ -210,6 +218,8 @@ def _record(options: argparse.Namespace) -> dict[str, Any]:
         if options.peers not in (None, ["torch"]):
             given = ",".join(options.peers) or "none"
             raise UserError(f"--device cuda compares with torch alone. Received: --peers {given}")
+        if options.budgets:
+            raise UserError("--budgets are those of the CPU. Received: --device cuda")
         peers = ["torch"]
     if options.json is not None:
         _require_writable("--json", options.json)

@@ -204,6 +204,18 @@ def test_colours_are_for_a_terminal_without_no_color(
 
 
 @pytest.mark.usefixtures("tiny")
+def test_bench_judges_budgets_only_when_it_is_asked_to(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "--model", "tiny", "--peers", "numpy", "--seconds", "0.001"]
+    assert cli.main(arguments) == 0
+    assert "udget" not in capsys.readouterr().out
+    assert cli.main([*arguments, "--budgets"]) == 0
+    parts = capsys.readouterr().out.split("\n\n")
+    assert parts[-3].startswith("Budgets, how many times as long the other takes: ")
+    assert "NumPy, a += (p - a) * w  >= 3.00x" in parts[-2]
+    assert parts[-2].split()[-1] in ("met", "missed", "noisy")
+
+
+@pytest.mark.usefixtures("tiny")
 def test_bench_writes_the_record_and_the_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     record, picture = tmp_path / "result.json", tmp_path / "result.svg"
@@ -305,6 +317,7 @@ def test_bench_ends_with_1_when_the_fused_result_is_wrong(
         (["--plot", "/no/such/folder/x.svg"], "--plot cannot write /no/such/folder/x.svg"),
         (["--plot", "chart.jpeg2"], "--plot must end in .svg, .png, .pdf. Received: chart.jpeg2"),
         (["--device", "cuda", "--peers", "numpy"], "--device cuda compares with torch alone"),
+        (["--device", "cuda", "--budgets"], "--budgets are those of the CPU"),
         (["--fast"], "unrecognized arguments: --fast (see swa-fast bench --help)"),
         (["--sedonds", "3"], "unrecognized arguments: --sedonds 3, did you mean '--seconds'?"),
         (["--device", "cdua"], "invalid choice: 'cdua'"),

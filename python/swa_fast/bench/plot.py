@@ -6,10 +6,13 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from .report import rows
+from .report import Row, rows
 
-_STYLE = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "swa-fast"}
+_STYLE = {"font.size": 9, "svg.fonttype": "path", "svg.hashsalt": "swa-fast"}
 _OURS, _THEIRS = "#0b6e99", "#b9c1c9"
+
+_ROOM = 2.3
+"""Width of a panel over its longest bar, so that the words beside that bar fit."""
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -26,9 +29,8 @@ def draw(record: dict[str, Any], path: Path) -> None:
     with matplotlib.rc_context(_STYLE):
         figure = figure_type(figsize=(6.4 * columns, height), layout="constrained")
         device = "a GPU" if record["device"] == "cuda" else "the CPU"
-        figure.suptitle(
-            f"Averaging a whole model on {device}, useful GB/s (higher is better)", weight="bold"
-        )
+        figure.suptitle(f"Averaging a whole model on {device}, useful GB/s", weight="bold")
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
         panels = figure.subplots(lines, columns, squeeze=False).reshape(-1)
         for panel in panels[len(models) :]:
             panel.axis("off")
@@ -36,24 +38,29 @@ def draw(record: dict[str, Any], path: Path) -> None:
             rates = [row.gigabytes_per_second for row in bars]
             ours = [row.label.startswith("swa_fast") for row in bars]
             colours = [_OURS if own else _THEIRS for own in ours]
-            texts = [
-                f"{row.milliseconds:.2f} ms"
-                + ("" if own or row.ratio is None else f", swa_fast is {row.ratio}")
-                for row, own in zip(bars, ours, strict=True)
-            ]
+            texts = [_beside(row, own) for row, own in zip(bars, ours, strict=True)]
             drawn = panel.barh([row.label for row in bars], rates, height=0.72, color=colours)
             panel.bar_label(drawn, texts, padding=4, fontsize=8)
             panel.invert_yaxis()
-            panel.set_xlim(0, 1.8 * max(rates))
+            panel.set_xlim(0, _ROOM * max(rates))
             size = f"{model['tensors']} tensors, {model['elements'] / 1e6:.1f} M"
             panel.set_title(f"{model['model']}, {size}", loc="left", weight="bold", fontsize=9.5)
             panel.spines[["top", "right", "bottom"]].set_visible(False)
         versions = ", ".join(f"{name} {version}" for name, version in record["frameworks"].items())
         machine, build = record["machine"], record["swa_fast"]
         figure.supxlabel(
-            f"12 bytes per float32 element over the median time.\nswa_fast {build['version']}, "
+            "The longer a bar, the better: 12 bytes per float32 element over the median time.\n"
+            f"swa_fast {build['version']}, "
             f"{record['threads']} threads, {machine.get('gpu') or machine['cpu']}; {versions}; "
             f"{record['date'][:10]}",
             fontsize=8,
         )
         figure.savefig(path, dpi=150)
+
+
+def _beside(row: Row, own: bool) -> str:
+    """Return what stands beside a bar: its time and, if it is a competitor's, the comparison."""
+    time = f"{row.milliseconds:.2f} ms"
+    if own or row.ratio is None:
+        return time
+    return f"{time}, " + ("noisy" if row.ratio.is_noisy() else f"swa_fast is {row.ratio}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,14 @@ def rows(model: dict[str, Any]) -> Iterator[Row]:
             yield Row(model["model"], label, 1e3 * timed["median"], rate, ratio)
 
 
-def render(record: dict[str, Any], *, colour: bool = False) -> str:
-    """Return what `swa-fast bench` prints; with colours if it is for a terminal."""
+def render(record: dict[str, Any], more: Sequence[str] = (), *, colour: bool = False) -> str:
+    """Return what `swa-fast bench` prints; with colours if it is for a terminal.
+
+    Args:
+        record: what `run.run` returned.
+        more: parts to put before the conclusion.
+        colour: whether to print the words in colours.
+    """
 
     def paint(text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if colour and text else text
@@ -61,7 +67,7 @@ def render(record: dict[str, Any], *, colour: bool = False) -> str:
                 ]
             )
     body = table(lines, ["model", "averaged by", "ms", "GB/s", "swa_fast is"], 2)
-    return "\n\n".join((_head(record), body, _wrap(LEGEND), _wrap(conclusion(record))))
+    return "\n\n".join((_head(record), body, _wrap(LEGEND), *more, _wrap(conclusion(record))))
 
 
 def conclusion(record: dict[str, Any]) -> str:

@@ -55,10 +55,11 @@ def test_the_table_counts_what_is_judged_and_names_what_is_missed() -> None:
         Verdict("a", "x", ">= 1.00x", "2.00x", True),
         Verdict("b", "y", ">= 1.00x", "0.50x", False),
         Verdict("c", "z", ">= 1.00x", "1.00x, noisy (0.90 to 1.10)", None),
+        Verdict("d", "z", "<= 4 MB", budgets.NOT_MEASURED, None),
     ]
     head, *lines = budgets.render(verdicts).splitlines()
     assert head == "Budgets: 1 of 2 met"
-    assert [line.split()[-1] for line in lines[2:]] == ["met", "MISSED", "-"]
+    assert [line.split()[-1] for line in lines[2:]] == ["met", "missed", "noisy", "-"]
 
 
 def test_a_script_prints_its_findings_and_writes_them(

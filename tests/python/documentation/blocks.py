@@ -2,8 +2,7 @@
 
 The info string of a fenced block says what a test does with it:
 
-- `python`: runs, after the blocks before it on its page, in the same namespace. On the pages of
-  `ALONE` each runs in a namespace of its own.
+- `python`: runs in a namespace of its own: every block can be pasted alone.
 - `python raises`: the same, and must end in an exception.
 - `python gpu`: runs where torch has a CUDA device; elsewhere it is compiled and skipped by name.
 - `python program`: a program of its own, run in a process of its own.
@@ -25,22 +24,6 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-# Pages of which every block can be pasted alone: each runs in a namespace of its own.
-ALONE = frozenset(
-    (
-        "README.md",
-        "docs/averaging.md",
-        "docs/distributed.md",
-        "docs/index.md",
-        "docs/install.md",
-        "docs/migrating/torch_swa_utils.md",
-        "docs/numerics.md",
-        "docs/quickstart.md",
-        "docs/tensorflow_internals.md",
-        "docs/torch.md",
-    )
-)
 
 KINDS = (
     "python",
@@ -83,7 +66,7 @@ class Block:
         return self.kind.split(" ")[0] in DIRECTIVES
 
     @property
-    def runs_in_order(self) -> bool:
+    def runs_here(self) -> bool:
         return self.kind in ("python", "python raises")
 
 

@@ -2,9 +2,7 @@
 
 JOB is a JSON list of pages, each a list of {line, page, kind, code}; RESULT is written as
 {"PAGE:LINE": {"out": what was printed, "error": null or "Type: message", "trace": a traceback}}.
-A page's blocks share one namespace, which starts with what `given.py` has for the page; after an
-error the rest of the page is not run. On pages of `blocks.ALONE` each block has a namespace of its
-own, and all are run.
+Each block has a namespace of its own. The blocks of a page share one folder.
 """
 
 from __future__ import annotations
@@ -19,22 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import preload  # noqa: F401
-from documentation.blocks import ALONE, ROOT
-from documentation.given import GIVEN
+from documentation.blocks import ROOT
 
 
 def run_page(blocks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Run one page's blocks in order and return what each did."""
     results: dict[str, dict[str, Any]] = {}
-    names: dict[str, Any] = {"__name__": "__main__"}
-    page = blocks[0]["page"]
-    try:
-        exec(compile(GIVEN.get(page, ""), f"given for {page}", "exec"), names)
-    except ImportError:
-        return results  # the test of each block says what is not installed
     for block in blocks:
-        if page in ALONE:
-            names = {"__name__": "__main__"}
+        page = block["page"]
+        names: dict[str, Any] = {"__name__": "__main__"}
         out = io.StringIO()
         error = trace = None
         # Empty lines before the code: a traceback shows the page's own line.
@@ -50,8 +41,6 @@ def run_page(blocks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "error": error,
             "trace": trace,
         }
-        if error is not None and block["kind"] != "python raises" and page not in ALONE:
-            break
     return results
 
 

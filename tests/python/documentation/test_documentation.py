@@ -17,7 +17,6 @@ import pytest
 
 from documentation import blocks, commands, run_pages
 from documentation.blocks import BLOCKS, ROOT, Block
-from documentation.given import GIVEN
 
 FRAMEWORKS = (
     "torch",
@@ -30,10 +29,10 @@ FRAMEWORKS = (
     "transformers",
     "accelerate",
 )
-"""What a page may import, and what its blocks are skipped without."""
+"""What a block may import, and is skipped without."""
 
 ALL = [block for page in BLOCKS.values() for block in page]
-IN_ORDER = [block for block in ALL if block.runs_in_order]
+RUN_HERE = [block for block in ALL if block.runs_here]
 HERE = Path(__file__).parent
 
 
@@ -56,7 +55,7 @@ def environment() -> dict[str, str]:
 def results(group: str) -> dict[str, Any]:
     """Run all pages of a group in one process and return what each block did."""
     pages = [
-        [vars(block) for block in page if block.runs_in_order]
+        [vars(block) for block in page if block.runs_here]
         for name, page in BLOCKS.items()
         if blocks.group_of(name) == group
     ]
@@ -78,22 +77,15 @@ def results(group: str) -> dict[str, Any]:
 def result_of(block: Block) -> dict[str, Any]:
     found = results(blocks.group_of(block.page))
     place = f"{block.page}:{block.line}"
-    assert place in found, f"{place} was not reached: {found['stderr'] or 'see the block before'}"
+    assert place in found, f"{place} was not reached: {found['stderr']}"
     result: dict[str, Any] = found[place]
     return result
 
 
 def require_framework(block: Block) -> None:
-    """Skip a block that needs what is not installed, itself or through the page before it.
-
-    On pages of `blocks.ALONE` a block has nothing from the page before it.
-    """
-    code = block.code
-    if block.runs_in_order and block.page not in blocks.ALONE:
-        before = [other for other in BLOCKS[block.page] if other.line <= block.line]
-        code = GIVEN.get(block.page, "") + "".join(o.code for o in before if o.runs_in_order)
+    """Skip a block that imports what is not installed."""
     for name in FRAMEWORKS:
-        used = re.search(rf"^\s*(import|from) {name}\b", code, re.MULTILINE)
+        used = re.search(rf"^\s*(import|from) {name}\b", block.code, re.MULTILINE)
         if used and importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
 
@@ -105,14 +97,13 @@ def test_every_block_is_of_a_known_kind(page: str) -> None:
 
 
 def test_there_is_something_to_test() -> None:
-    assert len(IN_ORDER) > 20
+    assert len(RUN_HERE) > 20
     assert len([block for block in BLOCKS["README.md"] if block.kind == "python"]) >= 3
     for kind in blocks.KINDS:
         assert of_kind(kind), kind
-    assert set(GIVEN) <= set(BLOCKS)
 
 
-@named(IN_ORDER)
+@named(RUN_HERE)
 def test_python(block: Block) -> None:
     require_framework(block)
     result = result_of(block)
@@ -129,7 +120,6 @@ def test_python_on_a_gpu(block: Block) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device and a torch that can use it; compiled only")
     names: dict[str, Any] = {"__name__": "__main__"}
-    exec(GIVEN.get(block.page, ""), names)
     exec(compile(block.code, block.name, "exec"), names)
 
 
@@ -182,7 +172,7 @@ def test_text_is_what_the_block_before_it_said(block: Block) -> None:
     assert page.index(block) > 0
     if before.kind in ("bash", "python program", "python torchrun"):
         return  # compared where it is run
-    assert before.runs_in_order, f"a text block follows what printed it, not {before.kind!r}"
+    assert before.runs_here, f"a text block follows what printed it, not {before.kind!r}"
     require_framework(before)
     result = result_of(before)
     said = result["out"] + (f"{result['error']}\n" if before.kind == "python raises" else "")
@@ -203,42 +193,31 @@ def test_what_ci_runs_from_the_readme_is_one_command_each() -> None:
         assert found[1].count("\n") == 1
 
 
-def test_a_page_stops_at_its_first_error_and_names_the_line(
+def test_a_block_has_nothing_from_the_one_before_and_an_error_names_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     codes = [
         (3, "python", "number = 2\nprint(number)\n"),
-        (9, "python raises", "raise KeyError(number)\n"),
-        (20, "python", "number += 1\nprint(number)\nnumber / 0\n"),
-        (30, "python", "print('not reached')\n"),
+        (9, "python raises", "raise KeyError(2)\n"),
+        (20, "python", "number = 3\nprint(number)\nnumber / 0\n"),
+        (30, "python", "print(number)\n"),
+        (40, "python", "import json\nprint(json.dumps(1))\n"),
     ]
     page = [{"page": "p.md", "line": n, "kind": kind, "code": code} for n, kind, code in codes]
     found = run_pages.run_page(page)
-    assert list(found) == ["p.md:3", "p.md:9", "p.md:20"]
+    assert list(found) == ["p.md:3", "p.md:9", "p.md:20", "p.md:30", "p.md:40"]
     assert found["p.md:3"] == {"out": "2\n", "error": None, "trace": None}
-    assert found["p.md:9"]["error"] == "KeyError: 2"
-    assert found["p.md:20"]["out"] == "3\n"
-    assert found["p.md:20"]["error"] == "ZeroDivisionError: division by zero"
-    assert 'p.md", line 22' in found["p.md:20"]["trace"]
-
-
-def test_a_block_of_a_page_of_its_own_has_nothing_from_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    codes = ["import json\nname = 1 / 0\n", "print(name)\n", "import json\nprint(json.dumps(1))\n"]
-    page = [
-        {"page": "README.md", "line": line, "kind": "python", "code": code}
-        for line, code in enumerate(codes)
-    ]
-    found = list(run_pages.run_page(page).values())
-    assert [result["error"] for result in found] == [
+    assert [result["error"] for result in found.values()] == [
+        None,
+        "KeyError: 2",
         "ZeroDivisionError: division by zero",
-        "NameError: name 'name' is not defined",
+        "NameError: name 'number' is not defined",
         None,
     ]
-    assert found[2]["out"] == "1\n"
+    assert found["p.md:20"]["out"] == "3\n"
+    assert 'p.md", line 22' in found["p.md:20"]["trace"]
+    assert found["p.md:40"]["out"] == "1\n"
 
 
 def test_every_kind_of_block_is_found() -> None:

@@ -146,7 +146,7 @@ def test_a_new_record_with_the_scripts_findings_gets_its_section(
     assert "| their\\_s | 6.00 ms, 3.00x |" in text
     assert "\n\na note\n\n" in text
     assert "Budgets: 0 of 1 met" in text
-    assert "**3.00x (>= 4.00x)**" in text
+    assert "**3.00x (>= 4x)**" in text
     scripts("benchmarks").plot.draw(record, tmp_path / "new.svg")
     assert "</svg>" in (tmp_path / "new.svg").read_text(encoding="utf-8")
 

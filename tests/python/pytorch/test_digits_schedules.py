@@ -40,7 +40,7 @@ def test_it_compares_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     for width in example.WIDTHS:
         made = outcome.accuracy[f"made {width}"]
         assert made == pytest.approx(outcome.accuracy[width], abs=2 / 898)
-    assert "std deviation" in capsys.readouterr().out
+    assert "deviation" in capsys.readouterr().out
     assert "</svg>" in (tmp_path / "plot.svg").read_text(encoding="utf-8")
     with pytest.raises(SystemExit):
         example.main(["--epochs", "1"])

@@ -1,7 +1,6 @@
 """keras-swa's second README example: 'cyclic' schedule, batch normalization; only imports changed.
 
-`python examples/make_blobs_cyclic.py`; KERAS_BACKEND chooses the backend. For legacy Keras import
-from `tf_keras` and `swa_fast.tf_keras.callbacks`.
+For legacy Keras import from `tf_keras` and `swa_fast.tf_keras.callbacks`.
 """
 
 from keras.layers import BatchNormalization, Dense

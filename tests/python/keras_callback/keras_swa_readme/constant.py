@@ -1,7 +1,7 @@
 """keras-swa's first README example: 'constant' schedule, 100 epochs, only the import changed.
 
-`python examples/make_blobs_constant.py`. keras-swa wrote `SGD(lr=0.1)`, which Keras 3 refuses
-and legacy Keras takes for its default rate. For legacy Keras import `swa_fast.tf_keras.callbacks`.
+keras-swa wrote `SGD(lr=0.1)`, which Keras 3 refuses and legacy Keras takes for its default rate.
+For legacy Keras import `swa_fast.tf_keras.callbacks`.
 """
 
 from sklearn.datasets import make_blobs
