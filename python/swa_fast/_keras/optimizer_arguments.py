@@ -268,7 +268,8 @@ def check_variables(
             checked.append(variable)
         elif not (hasattr(variable, "get_tensors") and hasattr(variable, "set_weights")):
             raise TypeError(
-                f"{_title(member, argument)} must hold variables. Received at index {index}: {type(variable).__name__}"
+                f"{_title(member, argument)} must hold variables. Received at index {index}: "
+                f"{type(variable).__name__}"
             )
     return checked
 
