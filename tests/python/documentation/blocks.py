@@ -31,6 +31,7 @@ ALONE = frozenset(
     (
         "README.md",
         "docs/averaging.md",
+        "docs/checkpoints.md",
         "docs/distributed.md",
         "docs/index.md",
         "docs/install.md",
