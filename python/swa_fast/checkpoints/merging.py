@@ -75,7 +75,7 @@ def merge(
 
     Each element is ``sum of coefficient * element`` over the inputs in order, in float64, rounded
     once to the output's dtype: the bits of that NumPy expression. Integers, bools and whatever is
-    not a tensor come from the last input. The files are mapped and pass through in chunks, so the
+    not a tensor come from the last input. The files pass through in chunks, so the
     memory does not depend on their size. The output appears complete or not at all.
 
     Args:
@@ -92,7 +92,7 @@ def merge(
         last: use so many of the last.
         every: use each so-manieth, counted back from the last.
         dtype: of all averages: "same" keeps each tensor's own; "float32", "bfloat16", "float16".
-        key: the part of torch files to average, as "state_dict" or "ema.model".
+        key: the part of torch files to average, as "state_dict" or "ema.model"; for them alone.
         include: regular expression; only tensors in whose names it is found are written.
         exclude: regular expression; tensors in whose names it is found are not written.
         common: use the tensors that all inputs have with one shape and dtype, and leave the others.

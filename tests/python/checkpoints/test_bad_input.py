@@ -137,6 +137,11 @@ def test_overwrite_replaces_like_with_like(pair: list[Path], tmp_path: Path) -> 
         merge([""], tmp_path / "new.safetensors")
 
 
+def test_a_key_is_for_torch_files(pair: list[Path], tmp_path: Path) -> None:
+    message = "^--key names a part of a torch file, and .*step_1.safetensors is of safetensors$"
+    refused(pair, tmp_path / "out.safetensors", message, key="model")
+
+
 def test_nonfinite(pair: list[Path], tmp_path: Path) -> None:
     for dtype in (np.float64, np.float32, np.float16):
         for bad in (np.nan, np.inf, -np.inf):

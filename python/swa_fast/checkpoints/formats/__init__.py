@@ -46,12 +46,20 @@ def open_checkpoint(
 
     Args:
         path: a file, a folder, or the index of shards.
-        key: the part of a torch file that is to be averaged.
+        key: the part of a torch file that is to be averaged; refused for other formats.
         keep_optimizer: carry an optimizer's state over.
 
     Raises:
         CheckpointError: it is not there, of no known format, damaged, or refused.
     """
+    checkpoint = _open(path, key, keep_optimizer)
+    kind = _format_of_files(checkpoint)
+    if key is not None and kind != "torch":
+        raise CheckpointError(f"--key names a part of a torch file, and {path} is of {kind}")
+    return checkpoint
+
+
+def _open(path: Path, key: str | None, keep_optimizer: bool) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"{path} is not there")
     if path.is_dir():
