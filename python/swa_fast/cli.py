@@ -35,7 +35,7 @@ _PLOT_FORMATS = (".svg", ".png", ".pdf")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong, and what was meant, in one sentence instead of printing the usage."""
+    """Says in one sentence what is wrong and what was meant, instead of printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         option = re.search(r"argument (?:-\w/)?(--[\w-]+): expected one argument", message)

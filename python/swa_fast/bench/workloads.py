@@ -125,7 +125,7 @@ def available_bytes() -> int | None:
     if not found:
         with contextlib.suppress(AttributeError, OSError, ValueError):
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with contextlib.suppress(OSError, ValueError):  # a limit of "max", which is none, is no number
+    with contextlib.suppress(OSError, ValueError):  # "max" means no limit, and is not a number
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / f"memory.{which}").read_text()) for which in ("max", "current"))
         found.append(max(0, limit - used))

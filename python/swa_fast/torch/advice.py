@@ -1,4 +1,4 @@
-"""What is legal and rarely meant: each is said once, in a warning."""
+"""Warnings about what is legal and rarely meant; each comes once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def warn_of_running_statistics(module: Any, stacklevel: int) -> None:
 
 
 def is_slow_to_start(average: Average, count: int) -> bool:
-    """Tells whether an exponential average is still to more than a tenth its first snapshot.
+    """Tells whether the first snapshot still is more than a tenth of an exponential average.
 
     Only constant decays d are looked at, where that share is ``d ** (count - 1)``: a mean weighs
     all snapshots alike, and schedules begin with small decays.
@@ -112,7 +112,7 @@ class Versions:
         self._labels = labels
 
     def first_moved(self, values: Sequence[Any]) -> str | None:
-        """Returns what the first parameter is called that was written since; None if none was."""
+        """Returns the name of the first parameter that was written since then, or None."""
         for label, before, value in zip(self._labels, self._versions, values, strict=False):
             if before is not None and before != _version(value):
                 return label

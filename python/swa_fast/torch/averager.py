@@ -182,7 +182,7 @@ class WeightAverager:
 
     @property
     def swapped_in(self) -> str | None:
-        """Name of the average that the parameters hold now, "" of a single one; None if none."""
+        """The name of the average that the parameters hold now ("" for a single one), or None."""
         return None if self._swapped_in is None else list(self.counts)[self._swapped_in]
 
     def update(self, values: Any = None) -> bool:
@@ -222,7 +222,7 @@ class WeightAverager:
             name: which of several averages.
 
         Raises:
-            ValueError: there are several averages and ``name`` is none of them.
+            ValueError: there are several averages, and none has this ``name``.
         """
         index = self._index("averages()", name)
         self._announce()

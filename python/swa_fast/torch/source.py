@@ -80,7 +80,7 @@ class Source:
             named = kept
         for one in named:
             _require_values(one)
-        # A module's are read afresh: they may be replaced, and are not kept alive from here.
+        # A module's parameters are read afresh: they may be replaced, and are not kept alive here.
         self._tensors = [] if self.module is not None else [one.tensor for one in named]
         self._take(named)
 
