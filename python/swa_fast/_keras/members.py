@@ -177,3 +177,34 @@ def device_and_dtype(variable: Any) -> tuple[Any, Any]:
     """Returns under what an `apply_state` has what belongs to a variable."""
     dtype = variable.dtype
     return getattr(variable, "device", None), getattr(dtype, "base_dtype", dtype)
+
+
+def gradients_of(tf: Any, loss: Any, params: Sequence[Any], natives: Sequence[Any]) -> list[Any]:
+    """Returns the gradients of `loss` by variables, for `get_gradients`.
+
+    Args:
+        tf: TensorFlow.
+        loss: a callable, or, in a graph, a tensor.
+        params: the variables, as the user named them.
+        natives: the same as `tf.Variable`s.
+
+    Raises:
+        AttributeError: `loss` is an eager tensor, which does not know how it was computed.
+        ValueError: a variable has no gradient.
+    """
+    if callable(loss):
+        with tf.GradientTape() as tape:
+            tape.watch(natives)
+            value = loss()
+        gradients = tape.gradient(value, natives)
+    elif tf.executing_eagerly():
+        raise AttributeError(
+            "get_gradients takes a tensor in a graph only (tf.function). In eager code, pass a "
+            "callable that returns the loss, or use tf.GradientTape"
+        )
+    else:
+        gradients = tf.gradients(loss, list(natives))
+    for index, (gradient, variable) in enumerate(zip(gradients, params, strict=True)):
+        if gradient is None:
+            raise ValueError(f"params[{index}], {variable.name!r}, has no gradient from the loss")
+    return list(gradients)

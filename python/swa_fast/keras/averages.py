@@ -9,9 +9,8 @@ from typing import Any
 
 import keras
 
-from .._keras.native import take
-from .._keras.rules import Rule
-from .._keras.updates import Averager, Pair
+from .._keras.rules import Rule, take
+from .._keras.runtime import Averager, Pair
 
 BACKEND = keras.backend.backend()
 
@@ -57,7 +56,7 @@ def is_concrete(value: Any) -> bool:
 
 
 class KerasAverages:
-    """`swa_fast._keras.updates.Averages` on jax, torch and NumPy, by operations of Keras."""
+    """`swa_fast._keras.runtime.Averages` on jax, torch and NumPy, by operations of Keras."""
 
     ops = keras.ops
 
@@ -249,7 +248,7 @@ class TensorFlowAverages(KerasAverages):
 
     def number(self, count: Any) -> int | None:
         """See `Averages`."""
-        from ..tensorflow.assign import number
+        from ..tensorflow.averager import number
 
         return number(native(count))
 
@@ -274,13 +273,13 @@ class TensorFlowAverages(KerasAverages):
 
     def assign_averages(self, pairs: Sequence[Pair], taken: Any, nothing_yet: str) -> Any:
         """See `Averages`."""
-        from ..tensorflow.assign import assign_averages
+        from ..tensorflow.averager import assign_averages
 
         return assign_averages(_natives(pairs), native(taken), nothing_yet)
 
     def exchange(self, pair: Pair, average: Any) -> None:
         """See `Averages`."""
-        from ..tensorflow.assign import exchange
+        from ..tensorflow.averager import exchange
 
         exchange(_natives([pair])[0], average)
 

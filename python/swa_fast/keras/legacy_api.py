@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .._keras.gradients import gradients_of
+from .._keras.members import gradients_of
 from .._keras.optimizer_arguments import check_pairs, refuse_model
 from .averages import native
 

@@ -9,14 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from .._keras.rules import Rule
-from .._keras.updates import Averager, Pair
-from ..tensorflow.assign import assign_averages, exchange, number
-from ..tensorflow.averager import TensorFlowAverager
+from .._keras.runtime import Averager, Pair
+from ..tensorflow.averager import TensorFlowAverager, assign_averages, exchange, number
 from ..tensorflow.fused import FusedAverager, PrivateArray
 
 
 class LegacyAverages:
-    """`swa_fast._keras.updates.Averages`."""
+    """`swa_fast._keras.runtime.Averages`."""
 
     ops = tf
 
