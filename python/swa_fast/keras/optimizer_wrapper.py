@@ -27,7 +27,8 @@ from .._keras.optimizer_arguments import (
 )
 from .._keras.rules import Rule
 from . import legacy_api
-from .averages import AVERAGES, BACKEND, FusedAverages, KerasAverages, read, read_steps
+from .averager import FusedAverages
+from .runtime import AVERAGES, BACKEND, KerasAverages, read, read_steps
 
 _HALF = ("float16", "bfloat16")
 

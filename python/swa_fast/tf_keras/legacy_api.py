@@ -16,8 +16,8 @@ import tf_keras
 
 from .._keras.members import gradients_of
 from .._keras.optimizer_arguments import refuse_model
-from .averages import PrivateSlot
 from .inner import SlotOwner, average_dtype, true_dtype
+from .runtime import PrivateSlot
 
 LEGACY = tf_keras.optimizers.legacy.Optimizer
 

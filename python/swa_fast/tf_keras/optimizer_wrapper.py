@@ -32,9 +32,9 @@ from .._keras.optimizer_arguments import (
 from .._keras.rules import Rule
 from ..tensorflow.fused import require_eager
 from . import legacy_api
-from .averages import AVERAGES, FUSED, PrivateSlot
 from .inner import Inner, average_dtype, true_dtype, writes_keras_file
 from .legacy_api import LEGACY
+from .runtime import AVERAGES, FUSED, PrivateSlot
 
 
 @tf_keras.utils.register_keras_serializable(package="swa_fast")
