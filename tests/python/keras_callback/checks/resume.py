@@ -67,9 +67,9 @@ def _variables(optimizer: Any) -> Any:
 
 @check("tensorflow", "torch", "tf_keras")
 def with_backup_and_restore(env: Environment) -> None:
-    model = env.bn_model(_optimizer(env))
-    env.fit(model, _swa(env, "constant"), epochs=8)
-    whole = weights(model)
+    first = env.bn_model(_optimizer(env))
+    env.fit(first, _swa(env, "constant"), epochs=8)
+    whole = weights(first)
     for interrupted_at in (1, 5):
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "swa.npz"
@@ -84,9 +84,9 @@ def with_backup_and_restore(env: Environment) -> None:
 
             failing = env.callback(on_epoch_begin=interrupt)
             with raises(RuntimeError, "power cut"):
-                env.fit(env.anew(model), *callbacks(), failing, epochs=8)
+                env.fit(env.anew(first), *callbacks(), failing, epochs=8)
             assert path.exists()
-            env.anew(model)  # as a new process would
+            model = env.bn_model(_optimizer(env))  # as a new process would
             swa, backup = callbacks()
             env.fit(model, backup, swa, epochs=8)  # in the other order
             assert_same_bits(weights(model), whole)
