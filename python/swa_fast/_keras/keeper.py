@@ -12,7 +12,7 @@ import numpy as np
 
 from .optimizer_arguments import ARGUMENTS, check_values, check_variables
 from .rules import EveryStep, Rule
-from .updates import Averager, Averages, Pair
+from .runtime import Averager, Averages, Pair
 
 _LOG = logging.getLogger("swa_fast")
 

@@ -1,19 +1,20 @@
-"""Members that the wrapping optimizers of both Kerases have, as functions of such an optimizer.
-
-A wrapper binds them in its class. It has `_keeper` (a `SnapshotKeeper`), `_optimizer` (the one
-inside), `name`, `weights` and `state_in_keras_file()`.
-"""
-
-# ruff: noqa: D417, `self` needs no description
+"""What the wrapping optimizers of both Kerases are: members that users call, and construction."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from .optimizer_arguments import check_variables, check_weights
+from .keeper import SnapshotKeeper
+from .optimizer_arguments import (
+    apply_settings,
+    check_settings,
+    check_weights,
+    check_wrapper_arguments,
+)
+from .rules import Rule
 
 
 def inner_setting(name: str, while_building: Any = None) -> Any:
@@ -38,130 +39,235 @@ def inner_setting(name: str, while_building: Any = None) -> Any:
     return property(get, set_, doc=f"The inner optimizer's `{name}`.")
 
 
-def assign_average_vars(self: Any, var_list: Any) -> Any:
-    """Gives variables the values of their averages.
+class AveragingOptimizer:
+    """Base of `AveragedOptimizerWrapper` in both Kerases, mixed into an optimizer of that Keras.
 
-    Variables that are not trained (such as the moving statistics of BatchNormalization) or are no
-    floating-point numbers have no average and are left alone. Before the first snapshot all are,
-    with a warning.
-
-    Args:
-        var_list: model variables, for example `model.variables`, or the model.
-
-    Returns:
-        None in eager code, an operation in a TensorFlow graph.
-
-    Raises:
-        TypeError: `var_list` holds something that is not a variable.
-        ValueError: the optimizer was not built, or not with a trainable variable; nothing was
-            assigned.
+    Attributes:
+        _keras: the package, which has `optimizers`.
+        _kinds: the classes that the inner optimizer may have.
+        _wanted: the same in words.
+        _scaler: the class of this Keras's LossScaleOptimizer.
     """
-    return self._keeper.assign(var_list, "assign_average_vars")
 
+    _keras: ClassVar[Any]
+    _kinds: ClassVar[tuple[type, ...]]
+    _wanted: ClassVar[str]
+    _scaler: ClassVar[type]
+    _keeper: SnapshotKeeper
+    _optimizer: Any
+    _fused: bool
+    name: Any
+    weights: Any
+    iterations: Any
 
-def applied(self: Any, model_or_variables: Any) -> contextlib.AbstractContextManager[None]:
-    """Gives variables the values of their averages for the body of a `with` statement.
+    clipnorm = inner_setting("clipnorm")
+    clipvalue = inner_setting("clipvalue")
+    global_clipnorm = inner_setting("global_clipnorm")
+    weight_decay = inner_setting("weight_decay")
+    use_ema = inner_setting("use_ema", while_building=False)
+    ema_momentum = inner_setting("ema_momentum")
+    ema_overwrite_frequency = inner_setting("ema_overwrite_frequency")
+    learning_rate = inner_setting("learning_rate")
+    lr = inner_setting("learning_rate")
 
-    Afterwards each has its own value back, to the bit, whatever happened in the body. In eager
-    code; evaluate there, and take no step.
+    def __init__(
+        self,
+        optimizer: Any,
+        sequential_update: bool = True,
+        name: str = "AverageOptimizer",
+        **kwargs: Any,
+    ) -> None:
+        """Wraps `optimizer`.
 
-    Args:
-        model_or_variables: a model or its variables; those without an average are left alone.
+        Args:
+            optimizer: the inner optimizer that makes the steps, or the name of one.
+            sequential_update: whether to average strictly after the step. Both settings give the
+                same numbers here. A str in this place is the name, which is the second argument in
+                later versions of TensorFlow Addons.
+            name: name of the optimizer.
+            **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `learning_rate` (or `lr`) and
+                `decay`, all set on the inner optimizer. `decay` gives it the schedule
+                `learning_rate / (1 + decay * iterations)`.
 
-    Raises:
-        TypeError: something is not a variable.
-        ValueError: the optimizer was not built, or not with a trainable variable; nothing was
-            assigned.
-    """
-    manager: contextlib.AbstractContextManager[None] = self._keeper.applied(
-        model_or_variables, "applied"
-    )
-    return manager
+        Raises:
+            TypeError: an argument is of the wrong type, or unknown.
+            ValueError: the inner optimizer's name is unknown or a keyword argument contradicts it.
+        """
+        if isinstance(sequential_update, str):
+            sequential_update, name = True, sequential_update
+        if isinstance(optimizer, str):
+            optimizer = self._named(optimizer)
+        check_wrapper_arguments(optimizer, self._kinds, self._wanted, sequential_update, name)
+        innermost = self._inside_scalers(optimizer)
+        settings = check_settings(innermost, kwargs, type(self))
+        self._begin(optimizer, name)
+        self._sequential_update = sequential_update
+        self._average_by(None)
+        apply_settings(innermost, settings, self._keras.optimizers.schedules)
 
+    def _named(self, name: str) -> Any:
+        """Returns an optimizer of a name."""
+        raise NotImplementedError
 
-def swap_weights(self: Any, var_list: Any = None) -> None:
-    """Exchanges the values of variables and their averages; a second call undoes it, to the bit.
+    def _begin(self, optimizer: Any, name: str) -> None:
+        """Makes this an optimizer of its Keras, around `optimizer`."""
+        raise NotImplementedError
 
-    Also where the variable is half precision and holds its average rounded meanwhile, if nobody
-    writes to it. In eager code, and outside of a strategy's replicas. Before the first snapshot
-    nothing is exchanged, with a warning.
+    def _average_by(self, rule: Rule | None, skips: bool = False, fused: Any = False) -> None:
+        """Says how to average; None for `average_op` of a subclass."""
+        raise NotImplementedError
 
-    Args:
-        var_list: model variables or the model; None for all variables that have an average.
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates the averages."""
+        raise NotImplementedError
 
-    Raises:
-        TypeError: `var_list` holds something that is not a variable.
-        ValueError: the optimizer was not built, or not with a trainable variable; nothing was
-            exchanged.
-    """
-    self._keeper.swap(var_list, "swap_weights")
+    def _require_built_with(self, variables: Sequence[Any], called: str) -> None:
+        """Builds this if it is not; raises ValueError if it was built without one of `variables`.
 
+        Args:
+            variables: the variables.
+            called: the method that the user called, and its argument that holds them.
+        """
+        raise NotImplementedError
 
-def set_weights(self: Any, weights: Sequence[Any]) -> None:
-    """Takes back what `get_weights` returned.
+    def state_in_keras_file(self) -> list[Any]:
+        """Returns what a ".keras" file holds for the wrapper itself, in its order."""
+        raise NotImplementedError
 
-    Raises:
-        TypeError: `weights` is no list.
-        ValueError: the optimizer is not built, or the list does not fit; nothing was assigned.
-    """
-    values = check_weights(weights)
-    if self._keeper.taken is None:
-        raise ValueError(  # the first words are those of Keras
-            "You are calling `set_weights()` on an optimizer that is not built: set_weights needs "
-            f"an optimizer that was built: call {self.name}.build(variables), or take a step, first"
-        )
-    self._keeper.set_values(self.weights, values, "set_weights: weights")
+    @classmethod
+    def _inside_scalers(cls, optimizer: Any) -> Any:
+        scaler: Any = cls._scaler
+        while isinstance(optimizer, scaler):
+            optimizer = optimizer.inner_optimizer
+        return optimizer
 
+    @property
+    def inner_optimizer(self) -> Any:
+        """The optimizer that was wrapped."""
+        return self._optimizer
 
-def save_own_variables(self: Any, store: Any) -> None:
-    """Writes the snapshot count and averages; a Keras optimizer inside saves its own state."""
-    self._keeper.save(self.state_in_keras_file(), store)
+    @property
+    def innermost_optimizer(self) -> Any:
+        """The optimizer that makes the steps, inside any number of LossScaleOptimizers."""
+        return self._inside_scalers(self._optimizer)
 
+    def average_op(self, var: Any, average_var: Any) -> Any:
+        """Updates one average after a step.
 
-def load_own_variables(self: Any, store: Any) -> None:
-    """Reads what `save_own_variables` wrote.
+        While this runs, `self.iterations` is the number of steps completed before this one.
 
-    As with every Keras optimizer, a store of another size is skipped with a warning: it belongs
-    to another optimizer, or this one is not built yet.
+        Args:
+            var: model variable, as it is after the inner optimizer's step and its constraint.
+            average_var: its average.
 
-    Raises:
-        ValueError: a shape does not fit; nothing was assigned.
-    """
-    self._keeper.load(self.state_in_keras_file(), store)
+        Returns:
+            Whatever the assignment returned.
+        """
+        if self._keeper.rule is None:
+            raise NotImplementedError(f"{type(self).__name__} must implement average_op")
+        return self._keeper.average_op(var, average_var, self.iterations)
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal optimizer, without its state."""
+        return {
+            "name": self.name,
+            "optimizer": self._keras.optimizers.serialize(self._optimizer),
+            **({} if self._sequential_update else {"sequential_update": False}),
+        }
 
-def snapshots(self: Any) -> int:
-    """Snapshots in the averages; in `MovingAverage` the variables at the start are one of them."""
-    count: int = self._keeper.count()
-    return count
+    def assign_average_vars(self, var_list: Any) -> Any:
+        """Gives variables the values of their averages.
 
+        Variables that are not trained (such as the moving statistics of BatchNormalization) or are
+        no floating-point numbers have no average and are left alone. Before the first snapshot all
+        are, with a warning.
 
-def skipped(self: Any) -> int:
-    """Snapshots left out because a value was not finite, with `nonfinite="skip"`."""
-    count: int = self._keeper.count_skipped()
-    return count
+        Args:
+            var_list: model variables, for example `model.variables`, or the model.
 
+        Returns:
+            None in eager code, an operation in a TensorFlow graph.
 
-def shadow_copy(self: Any, model_weights: Sequence[Any]) -> None:
-    """Makes averages of variables, and `swap_weights()` exchanges these and no others from now on.
+        Raises:
+            TypeError: `var_list` holds something that is not a variable.
+            ValueError: the optimizer was not built, or not with a trainable variable; nothing was
+                assigned.
+        """
+        return self._keeper.assign(var_list, "assign_average_vars")
 
-    An average begins as its variable; one that is there already stays as it is.
+    def applied(self, model_or_variables: Any) -> contextlib.AbstractContextManager[None]:
+        """Gives variables the values of their averages for the body of a `with` statement.
 
-    Args:
-        model_weights: variables. An optimizer that is not built yet is built with them.
+        Afterwards each has its own value back, to the bit, whatever happened in the body. In eager
+        code; evaluate there, and take no step.
 
-    Raises:
-        TypeError: something is not a variable, or it is a model.
-        ValueError: the optimizer was built, and not with one of the variables.
-    """
-    variables = check_variables(model_weights, "shadow_copy", takes_model=False)
-    self._require_built_with(variables, "shadow_copy: model_weights")
-    self._keeper.choose_swapped(variables, "shadow_copy")
+        Args:
+            model_or_variables: a model or its variables; those without an average are left alone.
 
+        Raises:
+            TypeError: something is not a variable.
+            ValueError: the optimizer was not built, or not with a trainable variable; nothing was
+                assigned.
+        """
+        return self._keeper.applied(model_or_variables, "applied")
 
-def has_shadow_copy(self: Any) -> bool:
-    """Whether there are averages, because the optimizer was built or `shadow_copy` called."""
-    return self._keeper.taken is not None
+    def swap_weights(self, var_list: Any = None) -> None:
+        """Exchanges the values of variables and their averages; a second call undoes it exactly.
+
+        Also where the variable is half precision and holds its average rounded meanwhile, if nobody
+        writes to it: every bit is as it was. In eager code, and outside of a strategy's replicas.
+        Before the first snapshot nothing is exchanged, with a warning.
+
+        Args:
+            var_list: model variables or the model; None for all variables that have an average.
+
+        Raises:
+            TypeError: `var_list` holds something that is not a variable.
+            ValueError: the optimizer was not built, or not with a trainable variable; nothing was
+                exchanged.
+        """
+        self._keeper.swap(var_list, "swap_weights")
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Takes back what `get_weights` returned.
+
+        Raises:
+            TypeError: `weights` is no list.
+            ValueError: the optimizer is not built, or the list does not fit; nothing was assigned.
+        """
+        values = check_weights(weights)
+        if self._keeper.taken is None:
+            raise ValueError(  # the first words are those of Keras
+                "You are calling `set_weights()` on an optimizer that is not built: set_weights "
+                f"needs an optimizer that was built: call {self.name}.build(variables), or take a "
+                "step, first"
+            )
+        self._keeper.set_values(self.weights, values, "set_weights: weights")
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the snapshot count and averages; a Keras optimizer inside saves its own state."""
+        self._keeper.save(self.state_in_keras_file(), store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads what `save_own_variables` wrote.
+
+        As with every Keras optimizer, a store of another size is skipped with a warning: it belongs
+        to another optimizer, or this one is not built yet.
+
+        Raises:
+            ValueError: a shape does not fit; nothing was assigned.
+        """
+        self._keeper.load(self.state_in_keras_file(), store)
+
+    @property
+    def snapshots(self) -> int:
+        """Snapshots in the averages; in `MovingAverage` the variables at the start are one."""
+        return self._keeper.count()
+
+    @property
+    def skipped(self) -> int:
+        """Snapshots left out because a value was not finite, with `nonfinite="skip"`."""
+        return self._keeper.count_skipped()
 
 
 def takes_apply_state(average_op: Any) -> bool:
@@ -179,3 +285,34 @@ def device_and_dtype(variable: Any) -> tuple[Any, Any]:
     """Returns under what an `apply_state` has what belongs to a variable."""
     dtype = variable.dtype
     return getattr(variable, "device", None), getattr(dtype, "base_dtype", dtype)
+
+
+def gradients_of(tf: Any, loss: Any, params: Sequence[Any], natives: Sequence[Any]) -> list[Any]:
+    """Returns the gradients of `loss` by variables, for `get_gradients`.
+
+    Args:
+        tf: TensorFlow.
+        loss: a callable, or, in a graph, a tensor.
+        params: the variables, as the user named them.
+        natives: the same as `tf.Variable`s.
+
+    Raises:
+        AttributeError: `loss` is an eager tensor, which does not know how it was computed.
+        ValueError: a variable has no gradient.
+    """
+    if callable(loss):
+        with tf.GradientTape() as tape:
+            tape.watch(natives)
+            value = loss()
+        gradients = tape.gradient(value, natives)
+    elif tf.executing_eagerly():
+        raise AttributeError(
+            "get_gradients takes a tensor in a graph only (tf.function). In eager code, pass a "
+            "callable that returns the loss, or use tf.GradientTape"
+        )
+    else:
+        gradients = tf.gradients(loss, list(natives))
+    for index, (gradient, variable) in enumerate(zip(gradients, params, strict=True)):
+        if gradient is None:
+            raise ValueError(f"params[{index}], {variable.name!r}, has no gradient from the loss")
+    return list(gradients)

@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._batch_norm import update_bn
+    from .runtime import update_bn
 
 __all__ = ["callbacks", "optimizers", "update_bn"]
 
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
     if name in ("callbacks", "optimizers"):
         return importlib.import_module(f"{__name__}.{name}")
     if name == "update_bn":
-        return importlib.import_module(f"{__name__}._batch_norm").update_bn
+        return importlib.import_module(f"{__name__}.runtime").update_bn
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

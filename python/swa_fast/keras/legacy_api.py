@@ -13,9 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from .._keras.gradients import gradients_of
+from .._keras.members import gradients_of
 from .._keras.optimizer_arguments import check_loss, check_pairs, check_variable, refuse_model
-from .averages import native
+from .runtime import native
 
 
 def apply_gradients(self: Any, grads_and_vars: Iterable[Any], name: str | None = None) -> Any:

@@ -12,29 +12,34 @@ try:
 except ImportError as error:
     raise ImportError('swa_fast.keras needs Keras 3: pip install "swa-fast[keras]"') from error
 
-from .._keras import members
 from .._keras.keeper import SnapshotKeeper
-from .._keras.members import device_and_dtype, inner_setting, takes_apply_state
+from .._keras.members import (
+    AveragingOptimizer,
+    device_and_dtype,
+    inner_setting,
+    takes_apply_state,
+)
 from .._keras.optimizer_arguments import (
-    apply_settings,
     check_config,
     check_fused,
-    check_settings,
     check_variables,
-    check_wrapper_arguments,
     not_built_with,
     refuse_model,
     refuse_second_scaler,
 )
 from .._keras.rules import Rule
 from . import legacy_api
-from .averages import AVERAGES, BACKEND, FusedAverages, KerasAverages, read, read_steps
+from .averager import FusedAverages
+from .runtime import AVERAGES, BACKEND, KerasAverages, read, read_steps
 
 _HALF = ("float16", "bfloat16")
 
 
 @keras.saving.register_keras_serializable(package="swa_fast")
-class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc]
+class AveragedOptimizerWrapper(
+    AveragingOptimizer,
+    keras.optimizers.Optimizer,  # type: ignore[misc]
+):
     """Base class of optimizers that keep an average of the variables that another one trains.
 
     A subclass gives `average_op`. The averages are optimizer variables, one for each floating-point
@@ -48,16 +53,12 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         >>> optimizer = Last("sgd")
     """
 
-    clipnorm = inner_setting("clipnorm")
-    clipvalue = inner_setting("clipvalue")
-    global_clipnorm = inner_setting("global_clipnorm")
-    weight_decay = inner_setting("weight_decay")
-    use_ema = inner_setting("use_ema", while_building=False)
-    ema_momentum = inner_setting("ema_momentum")
-    ema_overwrite_frequency = inner_setting("ema_overwrite_frequency")
+    _keras = keras
+    _kinds = (keras.optimizers.Optimizer,)
+    _wanted = "a keras.optimizers.Optimizer"
+    _scaler = keras.optimizers.LossScaleOptimizer
+
     gradient_accumulation_steps = inner_setting("gradient_accumulation_steps")
-    learning_rate = inner_setting("learning_rate")
-    lr = inner_setting("learning_rate")
 
     apply_gradients = legacy_api.apply_gradients
     minimize = legacy_api.minimize
@@ -70,55 +71,12 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
     get_weights = legacy_api.get_weights
     weights = property(legacy_api.weights)
 
-    assign_average_vars = members.assign_average_vars
-    applied = members.applied
-    swap_weights = members.swap_weights
-    set_weights = members.set_weights
-    save_own_variables = members.save_own_variables
-    load_own_variables = members.load_own_variables
-    snapshots = property(members.snapshots)
-    skipped = property(members.skipped)
+    def _named(self, name: str) -> Any:
+        return keras.optimizers.get(name)
 
-    def __init__(
-        self,
-        optimizer: Any,
-        sequential_update: bool = True,
-        name: str = "AverageOptimizer",
-        **kwargs: Any,
-    ) -> None:
-        """Wraps `optimizer`.
-
-        Args:
-            optimizer: the inner optimizer that makes the steps, or the name of one.
-            sequential_update: whether to average strictly after the step. Both settings give the
-                same numbers here. A str in this place is the name, which is the second argument in
-                later versions of TensorFlow Addons.
-            name: name of the optimizer.
-            **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `learning_rate` (or `lr`) and
-                `decay`, all set on the inner optimizer. `decay` gives it the schedule
-                `learning_rate / (1 + decay * iterations)`.
-
-        Raises:
-            TypeError: an argument is of the wrong type, or unknown.
-            ValueError: the inner optimizer's name is unknown or a keyword argument contradicts it.
-        """
-        if isinstance(sequential_update, str):
-            sequential_update, name = True, sequential_update
-        if isinstance(optimizer, str):
-            optimizer = keras.optimizers.get(optimizer)
-        check_wrapper_arguments(
-            optimizer,
-            (keras.optimizers.Optimizer,),
-            "a keras.optimizers.Optimizer",
-            sequential_update,
-            name,
-        )
-        settings = check_settings(innermost(optimizer), kwargs, type(self))
+    def _begin(self, optimizer: Any, name: str) -> None:
         keras.optimizers.Optimizer.__init__(self, learning_rate=0.0, name=name)
         self._optimizer = optimizer
-        self._sequential_update = sequential_update
-        self._average_by(None)
-        apply_settings(innermost(optimizer), settings, keras.optimizers.schedules)
 
     def _average_by(self, rule: Rule | None, skips: bool = False, fused: Any = False) -> None:
         """Says how to average; None for `average_op` of a subclass."""
@@ -132,16 +90,6 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         self._keeper = SnapshotKeeper(self._updates, rule, skips, self.name, self._var_key)
 
     @property
-    def inner_optimizer(self) -> Any:
-        """The optimizer that was wrapped."""
-        return self._optimizer
-
-    @property
-    def innermost_optimizer(self) -> Any:
-        """The optimizer that makes the steps, inside any number of LossScaleOptimizers."""
-        return innermost(self._optimizer)
-
-    @property
     def optimizers(self) -> Any:
         """The optimizers inside a `MultiOptimizer` that was wrapped."""
         return self.innermost_optimizer.optimizers
@@ -150,22 +98,6 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
     def _model_variables_moving_average(self) -> Any:
         """Where `SwapEMAWeights` looks for the exponential averages: the inner optimizer's."""
         return self.innermost_optimizer._model_variables_moving_average
-
-    def average_op(self, var: Any, average_var: Any) -> Any:
-        """Updates one average after a step.
-
-        While this runs, `self.iterations` is the number of steps completed before this one.
-
-        Args:
-            var: model variable, as it is after the inner optimizer's step and its constraint.
-            average_var: its average.
-
-        Returns:
-            Whatever the assignment returned.
-        """
-        if self._keeper.rule is None:
-            raise NotImplementedError(f"{type(self).__name__} must implement average_op")
-        return self._keeper.average_op(var, average_var, self.iterations)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Creates the inner optimizer's state and one average for each floating-point variable."""
@@ -249,7 +181,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
     def _after_step(self, before: Any, after: Any) -> None:
         given = type(self).average_op
         average_op: Any = self.average_op
-        if given is AveragedOptimizerWrapper.average_op and self._keeper.rule is not None:
+        if given is AveragingOptimizer.average_op and self._keeper.rule is not None:
             average_op = None
         elif takes_apply_state(given):
             average_op = self._average_op_with_state
@@ -345,7 +277,7 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
             # A LossScaleOptimizer put around this one does exactly this, and would scale the
             # gradients a second time (`model.compile` does it under "mixed_float16").
             refuse_second_scaler(self.name, self.built)
-            self._optimizer = innermost(inner)
+            self._optimizer = self.innermost_optimizer
             inner = self._optimizer
         inner.loss_scale_factor = value
 
@@ -366,14 +298,6 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         """Excludes variables from the inner optimizer's weight decay."""
         self.innermost_optimizer.exclude_from_weight_decay(var_list, var_names)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal optimizer, without its state."""
-        return {
-            "name": self.name,
-            "optimizer": keras.optimizers.serialize(self._optimizer),
-            **({} if self._sequential_update else {"sequential_update": False}),
-        }
-
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
@@ -393,13 +317,6 @@ class AveragedOptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc
         # Keras 2, whose slots nobody else tracks; these are ordinary tracked variables.
         names: list[str] = super().__dir__()
         return [name for name in names if name != "get_slot_names"]
-
-
-def innermost(optimizer: Any) -> Any:
-    """Returns the optimizer that makes the steps, inside any number of LossScaleOptimizers."""
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
 
 
 def _value_of(variable: Any) -> Any:

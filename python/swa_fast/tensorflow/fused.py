@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from .._keras.native import take
-from .._keras.rules import Rule
+from .._keras.rules import Rule, take
 from .variables import Reader
 
 Array = npt.NDArray[Any]
@@ -47,7 +46,7 @@ class PrivateArray:
 
 
 class FusedAverager:
-    """Takes snapshots into private arrays, one native call each; see `_keras.updates.Averager`.
+    """Takes snapshots into private arrays, one native call each; see `_keras.runtime.Averager`.
 
     Args:
         pairs: each model variable, a `tf.Variable`, and the array of its average.
@@ -73,7 +72,7 @@ class FusedAverager:
         self._reader = Reader()
 
     def after_step(self, before: int, after: int) -> None:
-        """Takes a snapshot if one is due; see `_keras.updates.Averager`."""
+        """Takes a snapshot if one is due; see `_keras.runtime.Averager`."""
         if after == before or not self._rule.due(before):
             return
         values = self._reader.read(self._variables)

@@ -6,9 +6,9 @@ from typing import Any
 
 from .._keras.ema import AveragesCallback, EMACallback
 from .._keras.fit import RunningFit
+from .._keras.optimizers import CheckpointOfAverages
 from .._keras.runtime import Runtime
 from .._keras.swa import AveragingCallback
-from .average_checkpoint import AverageModelCheckpoint
 from .runtime import current  # before fit: it says what to install
 
 from .fit import LegacyKerasFit  # isort: skip
@@ -45,3 +45,9 @@ class EMA(EMACallback, _Here):
     """An exponential moving average, see below."""
 
     __doc__ = EMACallback.__doc__
+
+
+class AverageModelCheckpoint(CheckpointOfAverages, tf_keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
+    """`tfa.callbacks.AverageModelCheckpoint`, see below."""
+
+    __doc__ = CheckpointOfAverages.__doc__

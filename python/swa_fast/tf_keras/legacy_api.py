@@ -14,10 +14,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from .._keras.gradients import gradients_of
+from .._keras.members import gradients_of
 from .._keras.optimizer_arguments import check_variable, refuse_model
-from .averages import PrivateSlot
 from .inner import SlotOwner, average_dtype, true_dtype
+from .runtime import PrivateSlot
 
 LEGACY = tf_keras.optimizers.legacy.Optimizer
 

@@ -15,30 +15,32 @@ except ImportError as error:
         'swa_fast.tf_keras needs tf_keras: pip install "swa-fast[tf-keras]"'
     ) from error
 
-from .._keras import members
 from .._keras.keeper import SnapshotKeeper
-from .._keras.members import device_and_dtype, inner_setting, takes_apply_state
+from .._keras.members import (
+    AveragingOptimizer,
+    device_and_dtype,
+    inner_setting,
+    takes_apply_state,
+)
 from .._keras.optimizer_arguments import (
-    apply_settings,
     check_config,
     check_fused,
     check_loss,
     check_pairs,
-    check_settings,
     check_variables,
-    check_wrapper_arguments,
     refuse_second_scaler,
 )
 from .._keras.rules import Rule
 from ..tensorflow.fused import require_eager
 from . import legacy_api
-from .averages import AVERAGES, FUSED, PrivateSlot
-from .inner import Inner, average_dtype, innermost, true_dtype, writes_keras_file
+from .inner import Inner, average_dtype, true_dtype, writes_keras_file
 from .legacy_api import LEGACY
+from .runtime import AVERAGES, FUSED, PrivateSlot
 
 
 @tf_keras.utils.register_keras_serializable(package="swa_fast")
 class AveragedOptimizerWrapper(
+    AveragingOptimizer,
     LEGACY,  # type: ignore[misc]
     tf_keras.optimizers.Optimizer,  # type: ignore[misc]
 ):
@@ -54,16 +56,12 @@ class AveragedOptimizerWrapper(
     optimizer of a file it reads, and calls `finalize_variable_values` at the end of `fit`.
     """
 
-    clipnorm = inner_setting("clipnorm")
-    clipvalue = inner_setting("clipvalue")
-    global_clipnorm = inner_setting("global_clipnorm")
-    weight_decay = inner_setting("weight_decay")
-    use_ema = inner_setting("use_ema")
-    ema_momentum = inner_setting("ema_momentum")
-    ema_overwrite_frequency = inner_setting("ema_overwrite_frequency")
+    _keras = tf_keras
+    _kinds = (tf_keras.optimizers.Optimizer, LEGACY)
+    _wanted = "a tf_keras.optimizers.Optimizer, a tf_keras.optimizers.legacy.Optimizer"
+    _scaler = tf_keras.mixed_precision.LossScaleOptimizer
+
     jit_compile = inner_setting("jit_compile")
-    learning_rate = inner_setting("learning_rate")
-    lr = inner_setting("learning_rate")
 
     get_gradients = legacy_api.get_gradients
     get_slot = legacy_api.get_slot
@@ -76,59 +74,16 @@ class AveragedOptimizerWrapper(
     update_step = legacy_api.update_step
     variables = property(legacy_api.variables)
 
-    assign_average_vars = members.assign_average_vars
-    applied = members.applied
-    swap_weights = members.swap_weights
-    set_weights = members.set_weights
-    save_own_variables = members.save_own_variables
-    load_own_variables = members.load_own_variables
-    snapshots = property(members.snapshots)
-    skipped = property(members.skipped)
+    def _named(self, name: str) -> Any:
+        return tf_keras.optimizers.get(name, use_legacy_optimizer=True)
 
-    def __init__(
-        self,
-        optimizer: Any,
-        sequential_update: bool = True,
-        name: str = "AverageOptimizer",
-        **kwargs: Any,
-    ) -> None:
-        """Wraps `optimizer`.
-
-        Args:
-            optimizer: the inner optimizer that makes the steps, or the name of one.
-            sequential_update: whether to average strictly after the step. Both settings give the
-                same numbers here. A str in this place is the name, which is the second argument in
-                later versions of TensorFlow Addons.
-            name: name of the optimizer.
-            **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `learning_rate` (or `lr`) and
-                `decay`, all set on the inner optimizer. `decay` gives it the schedule
-                `learning_rate / (1 + decay * iterations)`.
-
-        Raises:
-            TypeError: an argument is of the wrong type, or unknown.
-            ValueError: the inner optimizer's name is unknown or a keyword argument contradicts it.
-        """
-        if isinstance(sequential_update, str):
-            sequential_update, name = True, sequential_update
-        if isinstance(optimizer, str):
-            optimizer = tf_keras.optimizers.get(optimizer, use_legacy_optimizer=True)
-        check_wrapper_arguments(
-            optimizer,
-            (tf_keras.optimizers.Optimizer, LEGACY),
-            "a tf_keras.optimizers.Optimizer, a tf_keras.optimizers.legacy.Optimizer",
-            sequential_update,
-            name,
-        )
-        settings = check_settings(innermost(optimizer), kwargs, type(self))
+    def _begin(self, optimizer: Any, name: str) -> None:
         LEGACY.__init__(self, name)
         self._is_in_scaler = False
         self._wrap(optimizer)
-        self._sequential_update = sequential_update
         self._counters: Any = None
         self._apply_state: dict[Any, Any] = {}
         self._steps_before: Any = None
-        self._average_by(None)
-        apply_settings(innermost(optimizer), settings, tf_keras.optimizers.schedules)
 
     def _wrap(self, optimizer: Any) -> None:
         self._optimizer, self._inner = optimizer, Inner(optimizer)
@@ -157,16 +112,6 @@ class AveragedOptimizerWrapper(
         return str(self._name)
 
     @property
-    def inner_optimizer(self) -> Any:
-        """The optimizer that was wrapped."""
-        return self._optimizer
-
-    @property
-    def innermost_optimizer(self) -> Any:
-        """The optimizer that makes the steps, inside any number of LossScaleOptimizers."""
-        return innermost(self._optimizer)
-
-    @property
     def _is_wrapped_by_loss_scale_optimizer(self) -> bool:
         """What a LossScaleOptimizer of legacy Keras sets on the optimizer that it is put around."""
         return self._is_in_scaler
@@ -180,22 +125,6 @@ class AveragedOptimizerWrapper(
             inner._is_wrapped_by_loss_scale_optimizer = False
             self._wrap(inner)
         self._is_in_scaler = value
-
-    def average_op(self, var: Any, average_var: Any) -> Any:
-        """Updates one average after a step.
-
-        While this runs, `self.iterations` is the number of steps completed before this one.
-
-        Args:
-            var: model variable, as it is after the inner optimizer's step and its constraint.
-            average_var: its average.
-
-        Returns:
-            Whatever the assignment returned.
-        """
-        if self._keeper.rule is None:
-            raise NotImplementedError(f"{type(self).__name__} must implement average_op")
-        return self._keeper.average_op(var, average_var, self.iterations)
 
     def build(self, var_list: Sequence[Any]) -> None:
         """Creates the inner optimizer's state and the averages.
@@ -316,7 +245,7 @@ class AveragedOptimizerWrapper(
     def _averaging(self, variables: Sequence[Any], before: Any) -> Any:
         """Returns who averages a (variable, average); None for the rule's expression."""
         given = type(self).average_op
-        if given is AveragedOptimizerWrapper.average_op and self._keeper.rule is not None:
+        if given is AveragingOptimizer.average_op and self._keeper.rule is not None:
             return None
         if not takes_apply_state(given):
             return self.average_op
@@ -443,11 +372,7 @@ class AveragedOptimizerWrapper(
                 'save_weights(path, save_format="tf"), or as .h5, which keep the averages',
                 stacklevel=2,
             )
-        return {
-            "name": self.name,
-            "optimizer": tf_keras.optimizers.serialize(self._optimizer),
-            **({} if self._sequential_update else {"sequential_update": False}),
-        }
+        return super().get_config()
 
     @classmethod
     def from_config(

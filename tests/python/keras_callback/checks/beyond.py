@@ -61,9 +61,9 @@ def bn_data_of_every_kind(env: Environment) -> None:
 
         data = torch.utils.data.TensorDataset(torch.tensor(env.x), torch.tensor(env.y))
         kinds.append(torch.utils.data.DataLoader(data, batch_size=8))
+    model = env.bn_model()
     for kind in kinds:
-        model = env.bn_model()
-        env.fit(model, env.SWA(2, batch_size=8, bn_data=kind), epochs=3)
+        env.fit(env.anew(model), env.SWA(2, batch_size=8, bn_data=kind), epochs=3)
         env.assert_exact_statistics(model)
 
 
@@ -82,14 +82,15 @@ def endless_bn_data_is_refused_at_the_beginning(env: Environment) -> None:
 @check()
 def averaging_by_batch(env: Environment) -> None:
     # 3 batches an epoch. (start_step, every_n_steps) and the batches averaged, of 12.
+    model = env.dense_model()
     for start, every, taken in (
         (4, 3, [4, 7, 10]),
         (None, 2, [3, 5, 7, 9, 11]),
         (11, None, [11]),
     ):
-        model, recorder = env.dense_model(), _batch_recorder(env)
+        recorder = _batch_recorder(env)
         swa = env.SWA(2, start_step=start, every_n_steps=every)
-        env.fit(model, recorder, swa, epochs=4)
+        env.fit(env.anew(model), recorder, swa, epochs=4)
         assert len(recorder.weights) == 12
         assert_same_bits(weights(model), running_mean([recorder.weights[i] for i in taken]))
         assert swa.get_state()["count"] == len(taken)
@@ -122,9 +123,9 @@ def exponential_average(env: Environment) -> None:
 
 @check()
 def validation_of_the_averages(env: Environment) -> None:
-    plain_model, plain = env.dense_model(), env.recorder()
-    plain_history = env.fit(plain_model, plain, epochs=4, validation_data=(env.x, env.y)).history
-    model, recorder = env.dense_model(), env.recorder()
+    model, plain, recorder = env.dense_model(), env.recorder(), env.recorder()
+    plain_history = env.fit(model, plain, epochs=4, validation_data=(env.x, env.y)).history
+    env.anew(model)
     seen: list[list[np.ndarray]] = []
     kept: list[Any] = []
     probe = env.callback(

@@ -33,8 +33,9 @@ def _assert_clean(env: Any, model: Any) -> None:
 
 @check()
 def early_stopping_before_and_after_us(env: Environment) -> None:
+    model = env.bn_model()
     for first in (True, False):
-        model, recorder = env.bn_model(), env.recorder()
+        recorder = env.recorder()
         stopping = env.keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)
         stop_late = env.callback(
             on_epoch_end=lambda this, epoch, logs=None: setattr(
@@ -46,7 +47,7 @@ def early_stopping_before_and_after_us(env: Environment) -> None:
         order = (stopping, stop_late, swa) if first else (swa, stopping, stop_late)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            env.fit(model, recorder, *order, epochs=50)
+            env.fit(env.anew(model), recorder, *order, epochs=50)
         assert len(recorder.weights) == 4
         _assert_averaged(env, model, recorder.weights[1:4])
         env.assert_exact_statistics(model)
@@ -88,16 +89,14 @@ def interrupted_anywhere(env: Environment) -> None:
     def note(this: Any, epoch: Any, logs: Any = None) -> None:
         last[0] = epoch
 
-    hooks = ["on_train_batch_end", "on_epoch_end", "on_test_begin", "on_train_batch_begin"]
-    if env.target == "jax":  # which compiles everything anew for each
-        hooks = hooks[:2]
-    for hook in hooks:
-        last[0] = 0
-        model, recorder = env.bn_model(), env.recorder()
+    model = env.bn_model()
+    for hook in ("on_train_batch_end", "on_epoch_end", "on_test_begin", "on_train_batch_begin"):
+        last[0], recorder = 0, env.recorder()
         noting = env.callback(on_epoch_begin=note)
         breaking = env.callback(**{hook: interrupt(3)})
         arguments = {"validation_data": (env.x, env.y)} if "test" in hook else {}
         with raises(KeyboardInterrupt, "now"):
+            model = env.anew(model)
             env.fit(model, recorder, noting, env.SWA(2), breaking, epochs=9, **arguments)
         ended = 4 if hook == "on_epoch_end" else 3
         _assert_averaged(env, model, recorder.weights[1:ended])
@@ -183,11 +182,12 @@ def every_way_out_of_fit(env: Environment) -> None:
             this.armed = False
             raise SystemExit(3)
 
-    ways: list[str] = ["item", "exit in a batch", "exit in an epoch"]
-    if env.target != "jax":  # which compiles everything anew for each
-        ways += ["epoch_end", "metric"] + ([] if env.legacy else ["epoch_begin"])
+    ways = ["item", "exit in a batch", "exit in an epoch", "epoch_end", "metric"]
+    ways += [] if env.legacy else ["epoch_begin"]
+    model = env.bn_model()
     for way in ways:
-        data, model, recorder = Data(), env.bn_model(), env.recorder()
+        data, recorder = Data(), env.recorder()
+        env.anew(model)
         leaving = env.callback(
             **{"on_train_batch_end" if "batch" in way else "on_epoch_end": leave}
         )

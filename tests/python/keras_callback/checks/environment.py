@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,7 @@ class Environment:
         self.runtime: Any = importlib.import_module(f"{package}.runtime")
         self.SWA: Any = self.callbacks.SWA
         self.update_bn: Any = importlib.import_module(package).update_bn
+        self._starts: Any = weakref.WeakKeyDictionary()
         rng = np.random.default_rng(0)
         self.x = (rng.normal(size=(22, 4)) * 3 + 1).astype(np.float32)
         self.y = rng.normal(size=(22, 1)).astype(np.float32)
@@ -48,6 +50,8 @@ class Environment:
         dense = self.keras.layers.Dense
         model = self.sequential(dense(3, activation="tanh"), dense(1))
         model.compile(optimizer or self.keras.optimizers.SGD(0.1), "mse", **compile_arguments)
+        if not callable(model.optimizer.learning_rate):
+            self._starts[model] = (weights(model), self.rate(model))
         return model
 
     def bn_model(self, optimizer: Any = None, nested: bool = True, **compile_arguments: Any) -> Any:
@@ -62,6 +66,23 @@ class Environment:
             layers.Dense(1),
         )
         model.compile(optimizer or self.keras.optimizers.SGD(0.1), "mse", **compile_arguments)
+        if not callable(model.optimizer.learning_rate):
+            self._starts[model] = (weights(model), self.rate(model))
+        return model
+
+    def anew(self, model: Any) -> Any:
+        """The model as it was when `dense_model` or `bn_model` made it, with its traced functions.
+
+        Tracing is most of the time of a fit here: a check that trains twice the same model need
+        not trace it twice. The optimizer's variables must begin as zeros.
+        """
+        start, rate = self._starts[model]
+        model.set_weights(start)
+        variables = model.optimizer.variables
+        for variable in variables() if callable(variables) else variables:
+            variable.assign(np.zeros(variable.shape, array(variable).dtype))
+        model.optimizer.learning_rate = rate
+        model.stop_training = False
         return model
 
     def bn_layers(self, model: Any) -> list[Any]:

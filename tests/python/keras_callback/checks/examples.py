@@ -114,6 +114,7 @@ def the_one_line_that_legacy_keras_takes_for_another(env: Environment) -> None:
     rate = float(array(env.keras.optimizers.SGD(lr=0.1).learning_rate))
     np.testing.assert_allclose(rate, 0.01, rtol=1e-6)
     source = _source("constant", True).replace(*_AS_WRITTEN).replace("epochs = 100", "epochs = 77")
+    source = source.replace("n_samples=1000", "n_samples=96")  # it is of the rates alone
     names, _ = _run(source)
     np.testing.assert_allclose(names["model"].history.history["lr"], [rate] * 77, rtol=1e-6)
     names, _ = _run(source.replace("optimizers import", "optimizers.legacy import"))

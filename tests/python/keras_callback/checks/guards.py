@@ -73,11 +73,11 @@ def executions_of_several_steps_and_data_of_unknown_length(env: Environment) -> 
 
 @check("tensorflow", "tf_keras")
 def a_copied_callback_is_its_own(env: Environment) -> None:
-    records = []
+    records, model = [], env.dense_model()
     for duplicate in (lambda swa: swa, copy.copy, copy.deepcopy):
         original = env.SWA(2, "cyclic", swa_freq=2, swa_lr=0.001)
         swa = duplicate(original)
-        env.fit(env.dense_model(), swa, epochs=3)
+        env.fit(env.anew(model), swa, epochs=3)
         records.append(swa.lr_record)
         assert swa is original or original.lr_record == []
     assert records[0] == records[1] == records[2]
@@ -97,12 +97,13 @@ def batch_hooks_of_a_subclass_run_too(env: Environment) -> None:
 
     batches = range(len(env.batches()))
     expected = [(when, batch) for _ in range(3) for batch in batches for when in ("begin", "end")]
+    model = env.dense_model()
     for arguments in ({"lr_schedule": "cyclic", "swa_freq": 2}, {"every_n_steps": 1}, {}):
+        env.fit(env.anew(model), env.SWA(2, **arguments), epochs=3)
+        expected_weights = weights(model)
         plain, watching = env.SWA(2, **arguments), Watching(2, **arguments)
         for duplicate in (watching, copy.copy(watching), pickle.loads(pickle.dumps(plain))):
             duplicate.calls = []
-            plain_model, model = env.dense_model(), env.dense_model()
-            env.fit(plain_model, env.SWA(2, **arguments), epochs=3)
-            env.fit(model, duplicate, epochs=3)
+            env.fit(env.anew(model), duplicate, epochs=3)
             assert duplicate.calls == (expected if isinstance(duplicate, Watching) else [])
-            assert_same_bits(weights(model), weights(plain_model))
+            assert_same_bits(weights(model), expected_weights)

@@ -179,19 +179,20 @@ def tf_data_and_generators(env: Environment) -> None:
             for i in range(0, 22, 8):
                 yield env.x[i : i + 8], env.y[i : i + 8]
 
+    model = env.bn_model()
     for source, arguments in (
         (data, {}),
         (data.repeat(), {"steps_per_epoch": 3}),
         (endless(), {"steps_per_epoch": 3}),
     ):
         for stop_at in (3, 1) if source is not data else (1,):
-            model, recorder = env.bn_model(), env.recorder()
+            recorder = env.recorder()
 
             def stop(this: Any, epoch: Any, logs: Any = None, stop_at: Any = stop_at) -> None:
                 this.model.stop_training = epoch == stop_at
 
             stopping = env.callback(on_epoch_end=stop)
-            model.fit(
+            env.anew(model).fit(
                 source,
                 epochs=4 if stop_at == 3 else 9,
                 verbose=0,

@@ -1,142 +1,18 @@
-"""Averages in Keras 3 variables on each backend: read, assigned, updated after a step."""
+"""Snapshots into Keras 3 variables by operations of Keras, and averages in private memory."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from .._keras.native import take
-from .._keras.rules import Rule
-from .._keras.updates import Averager, Pair
-
-BACKEND = keras.backend.backend()
+from .._keras.rules import Rule, take
+from .._keras.runtime import Averager, Pair
+from .runtime import BACKEND, KerasAverages, is_concrete, native, read
 
 
-def native(variable: Any) -> Any:
-    """Returns the `tf.Variable` behind a Keras variable on TensorFlow, or one as it is."""
-    return variable.value if isinstance(variable, keras.Variable) else variable
-
-
-def read(value: Any) -> Any:
-    """Returns what a variable holds now, as a tensor; any other value as a tensor.
-
-    On TensorFlow, `keras.ops.convert_to_tensor` hands a variable back as it is, to be read only
-    where it is used.
-    """
-    value = native(value)
-    if hasattr(value, "read_value"):
-        return value.read_value()
-    return keras.ops.convert_to_tensor(value)
-
-
-def read_steps(optimizer: Any) -> Any:
-    """Returns the completed steps: an int in eager code, a tensor in a graph or a trace."""
-    steps = read(optimizer.iterations)
-    return int(steps) if is_concrete(steps) else steps
-
-
-def is_concrete(value: Any) -> bool:
-    """Tells whether Python can look at `value` now: no graph is being built or traced."""
-    if isinstance(value, (bool, int)):
-        return True
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        # Of a replica's value, the strategy decides where it may be looked at.
-        eager = bool(tf.executing_eagerly()) and not tf.distribute.has_strategy()
-        return eager and hasattr(value, "numpy")
-    if BACKEND == "jax":
-        import jax
-
-        return not isinstance(value, jax.core.Tracer)
-    return True
-
-
-class KerasAverages:
-    """`swa_fast._keras.updates.Averages` on jax, torch and NumPy, by operations of Keras."""
-
-    ops = keras.ops
-
-    def making_initial(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns the context in which a variable may be made from what another one holds."""
-        return contextlib.nullcontext()
-
-    def make_variable(self, owner: Any, arguments: dict[str, Any]) -> Any:
-        """Makes a variable of the optimizer `owner`; the arguments are Keras's."""
-        return owner.add_variable(**arguments)
-
-    def read(self, value: Any) -> Any:
-        """See `Averages`."""
-        return read(value)
-
-    def to_numpy(self, variable: Any) -> Any:
-        """See `Averages`."""
-        import numpy as np
-
-        return np.array(keras.ops.convert_to_numpy(variable))
-
-    def number(self, count: Any) -> int | None:
-        """See `Averages`."""
-        value = read(count)
-        return int(value) if is_concrete(value) else None
-
-    def mixed(self, rule: Rule, average: Any, value: Any, coefficient: Any) -> Any:
-        """See `Averages`."""
-        if BACKEND == "jax":
-            return _as_one_program(rule.mixed)(average, value, coefficient)
-        return rule.mixed(keras.ops, average, value, coefficient)
-
-    def averager(
-        self,
-        pairs: Sequence[Pair],
-        taken: Any,
-        skipped: Any,
-        rule: Rule,
-        average_op: Callable[[Any, Any, Any], Any] | None,
-    ) -> Averager:
-        """See `Averages`."""
-        return _KerasAverager(self, pairs, taken, skipped, rule, average_op)
-
-    def assign_averages(self, pairs: Sequence[Pair], taken: Any, nothing_yet: str) -> Any:
-        """See `Averages`."""
-        taken = read(taken)
-        for variable, average in pairs:
-            # A copy: jax's trainer gives away the buffers of all variables, and each only once.
-            value = keras.ops.copy(keras.ops.cast(read(average), variable.dtype))
-            if not is_concrete(taken):
-                value = keras.ops.where(taken > 0, value, read(variable))
-            variable.assign(value)
-
-    def keep(self, variable: Any) -> Any:
-        """See `Averages`."""
-        return keras.ops.copy(read(variable))
-
-    def restore(self, variable: Any, kept: Any) -> None:
-        """See `Averages`."""
-        variable.assign(kept)
-
-    def exchange(self, pair: Pair, average: Any) -> None:
-        """See `Averages`."""
-        variable, held = pair
-        value, mean = keras.ops.copy(read(variable)), keras.ops.copy(read(held))
-        held.assign(value if average is None else average)
-        variable.assign(keras.ops.cast(mean, variable.dtype))
-
-
-@functools.cache
-def _as_one_program(mixed: Callable[..., Any]) -> Any:
-    # By itself, XLA would compile the division as a multiplication by a rounded reciprocal, and
-    # errors would add up from snapshot to snapshot.
-    import jax
-
-    return jax.jit(functools.partial(mixed, keras.ops))
-
-
-class _KerasAverager:
+class KerasAverager:
     """Snapshots by Keras operations, on any backend; the arguments are those of `averager`."""
 
     def __init__(
@@ -148,6 +24,7 @@ class _KerasAverager:
         rule: Rule,
         average_op: Callable[[Any, Any, Any], Any] | None,
     ) -> None:
+        """Begins without having read anything."""
         self._updates = updates
         self._pairs = pairs
         self._taken = taken
@@ -156,6 +33,7 @@ class _KerasAverager:
         self._average_op = average_op
 
     def after_step(self, before: Any, after: Any) -> None:
+        """See `swa_fast._keras.runtime.Averager`."""
         due = self._rule.due(before) & (after > before)
         if not is_concrete(due):
             self._take_where(due, before)
@@ -238,53 +116,6 @@ def _in_stateless_scope() -> bool:
     return bool(in_stateless_scope())
 
 
-class TensorFlowAverages(KerasAverages):
-    """The same on TensorFlow, by its own operations, which know graphs and replicas."""
-
-    def making_initial(self) -> contextlib.AbstractContextManager[Any]:
-        """See `KerasAverages`: outside of the function that `fit` may be tracing."""
-        import tensorflow as tf
-
-        return tf.init_scope()  # type: ignore[no-any-return]
-
-    def number(self, count: Any) -> int | None:
-        """See `Averages`."""
-        from ..tensorflow.assign import number
-
-        return number(native(count))
-
-    def averager(
-        self,
-        pairs: Sequence[Pair],
-        taken: Any,
-        skipped: Any,
-        rule: Rule,
-        average_op: Callable[[Any, Any, Any], Any] | None,
-    ) -> Averager:
-        """See `Averages`."""
-        from ..tensorflow.averager import TensorFlowAverager
-
-        return TensorFlowAverager(
-            _natives(pairs),
-            native(taken),
-            None if skipped is None else native(skipped),
-            rule,
-            average_op,
-        )
-
-    def assign_averages(self, pairs: Sequence[Pair], taken: Any, nothing_yet: str) -> Any:
-        """See `Averages`."""
-        from ..tensorflow.assign import assign_averages
-
-        return assign_averages(_natives(pairs), native(taken), nothing_yet)
-
-    def exchange(self, pair: Pair, average: Any) -> None:
-        """See `Averages`."""
-        from ..tensorflow.assign import exchange
-
-        exchange(_natives([pair])[0], average)
-
-
 class PrivateVariable(keras.Variable):  # type: ignore[misc]
     """A Keras variable on TensorFlow in private memory: whatever reads it gets a copy.
 
@@ -351,11 +182,3 @@ class FusedAverages(KerasAverages):
             None if skipped is None else skipped.memory,
             rule,
         )
-
-
-def _natives(pairs: Sequence[Pair]) -> list[Pair]:
-    return [(native(variable), native(average)) for variable, average in pairs]
-
-
-AVERAGES = TensorFlowAverages() if BACKEND == "tensorflow" else KerasAverages()
-"""Those of the active backend."""
