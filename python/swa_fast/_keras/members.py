@@ -117,10 +117,6 @@ class AveragingOptimizer:
         """Says how to average; None for `average_op` of a subclass."""
         raise NotImplementedError
 
-    def build(self, variables: Sequence[Any]) -> None:
-        """Creates the averages."""
-        raise NotImplementedError
-
     def _require_built_with(self, variables: Sequence[Any], called: str) -> None:
         """Builds this if it is not; raises ValueError if it was built without one of `variables`.
 
