@@ -55,8 +55,7 @@ class TensorFlowAverager:
             An operation in a graph of TensorFlow 1, else None.
         """
         if tf.distribute.has_strategy():
-            once_for_all_replicas(self._take_on_replicas, before, after)
-            return None
+            return once_for_all_replicas(self._take_on_replicas, before, after)
         due = self._rule.due(before) & (after > before)
         if not isinstance(due, bool):
             return run_if(due, lambda: self._take_in_one_call(before))
@@ -64,12 +63,21 @@ class TensorFlowAverager:
             self._take_in_one_call(before)
         return None
 
-    def _take_on_replicas(self, strategy: Any, before: Any, after: Any) -> None:
-        def take() -> Any:
-            self._take(before, lambda update: update_on_replicas(strategy, self._pairs, update))
+    def _take_on_replicas(self, strategy: Any, before: Any, after: Any) -> Any:
+        def take() -> list[Any]:
+            return self._take(
+                before, lambda update: update_on_replicas(strategy, self._pairs, update)
+            )
+
+        def branch() -> Any:
+            take()
             return tf.no_op()  # the one thing that both branches of a cond can return
 
-        tf.cond(self._rule.due(before) & (after > before), take, tf.no_op)
+        due = self._rule.due(before) & (after > before)
+        if not tf.compat.v1.executing_eagerly_outside_functions():
+            return run_if(due, take)
+        tf.cond(due, branch, tf.no_op)
+        return None
 
     def _take_in_one_call(self, step: Any) -> list[Any]:
         """Takes a snapshot, as one call of one kernel where the expression is ours.
@@ -137,35 +145,37 @@ def first_replica(variable: Any) -> Any:
     return tf.distribute.get_strategy().experimental_local_results(variable)[0]
 
 
-def once_for_all_replicas(body: Callable[[Any, Any, Any], None], before: Any, after: Any) -> None:
-    """Calls ``body(strategy, before, after)`` where variables of all replicas can be updated.
+def once_for_all_replicas(body: Callable[[Any, Any, Any], Any], before: Any, after: Any) -> Any:
+    """Returns ``body(strategy, before, after)``, where variables of all replicas can be updated.
 
     That is a cross-replica context where the strategy has merge calls; ``before`` and ``after``,
     equal on all replicas, are the first one's.
     """
 
-    def merged(strategy: Any, before: Any, after: Any) -> None:
+    def merged(strategy: Any, before: Any, after: Any) -> Any:
         first = [strategy.experimental_local_results(each)[0] for each in (before, after)]
-        body(strategy, *first)
+        return body(strategy, *first)
 
     strategy = tf.distribute.get_strategy()
     if tf.distribute.in_cross_replica_context():
-        merged(strategy, before, after)
-    else:
-        tf.__internal__.distribute.interim.maybe_merge_call(merged, strategy, before, after)
+        return merged(strategy, before, after)
+    return tf.__internal__.distribute.interim.maybe_merge_call(merged, strategy, before, after)
 
 
 def update_on_replicas(
     strategy: Any, pairs: Sequence[tuple[Any, Any]], update: Callable[[Any, Any], Any]
-) -> None:
-    """Calls ``update(value, average)`` with each replica's own copies of each pair."""
+) -> list[Any]:
+    """Returns what ``update(value, average)`` did with each replica's own copies of each pair."""
+    written = []
     for value, average in pairs:
-        strategy.extended.update(
+        results = strategy.extended.update(
             average,
             lambda average, value: update(value, average),
             args=(value,),
             group=False,
         )
+        written += tf.nest.flatten(strategy.experimental_local_results(results))
+    return written
 
 
 def run_if(due: Any, take: Callable[[], Any]) -> Any:

@@ -239,8 +239,8 @@ class AveragedOptimizerWrapper(
         with tf.control_dependencies([before]):
             stepped = self._inner.apply_gradients(pairs, name, aggregate)
         with tf.control_dependencies([stepped]):
-            averaged = self._keeper.after_step(before, self._inner.read_steps(), average_op)
-            return tf.group(stepped, averaged)
+            # Runs the step as well, and is one operation for all replicas.
+            return self._keeper.after_step(before, self._inner.read_steps(), average_op)
 
     def _averaging(self, variables: Sequence[Any], before: Any) -> Any:
         """Returns who averages a (variable, average); None for the rule's expression."""
