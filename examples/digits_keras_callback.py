@@ -21,8 +21,11 @@ from sklearn.model_selection import train_test_split
 
 from swa_fast.keras.callbacks import SWA
 
-RATE = 0.09
-"""Learning rate, constant and high."""
+RATE = 0.14
+"""Learning rate, constant and high: the last weights are noisy."""
+DECAY = 1e-2
+"""Weight decay: without it the gradients die when every training sample is classified correctly,
+the weights stand still, and there is nothing to average."""
 PERIOD = 10
 """Steps from one snapshot to the next. Not an epoch: seeded, Keras draws the same order of samples
 in every epoch, so that snapshots at its end would all have the noise of the same last batches."""
@@ -54,7 +57,7 @@ def network() -> keras.Model:
         ]
     )
     model.compile(
-        keras.optimizers.SGD(RATE, momentum=0.9),
+        keras.optimizers.SGD(RATE, momentum=0.9, weight_decay=DECAY),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -37,11 +37,21 @@ _PLOT_FORMATS = (".svg", ".png", ".pdf")
 class _Parser(argparse.ArgumentParser):
     """Says in one sentence what is wrong and what was meant, instead of printing the usage."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, and keep what was given for the hint in an error."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         option = re.search(r"argument (?:-\w/)?(--[\w-]+): expected one argument", message)
         wrong = re.search(r"(?:unrecognized arguments: |invalid choice: ')([\w-]+)", message)
         hint = ""
-        if option:
+        if "arguments are required" in message:
+            names = [word.partition("=")[0] for word in self._given if word.startswith("--")]
+            known = re.findall(r"--[\w-]+", self.format_help())
+            hints = [_did_you_mean(name, known) for name in names if name not in known]
+            hint = next(filter(None, hints), "")
+        elif option:
             hint = f": write {option[1]}=VALUE where the value begins with a dash"
         elif wrong:
             choices = re.search(r"choose from (.*)\)", message)

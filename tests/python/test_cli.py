@@ -373,6 +373,22 @@ def test_a_misspelt_command_gets_a_suggestion(
     assert f"did you mean {meant!r}? (see swa-fast --help)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["merge", "a.npz", "--ouput", "b.npz"], "-o/--output, did you mean '--output'?"),
+        (["merge", "a.npz", "--overwrite"], "-o/--output (see"),
+    ],
+)
+def test_a_misspelt_option_that_is_required_gets_a_suggestion(
+    capsys: pytest.CaptureFixture[str], words: list[str], hint: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("no_work")
 def test_bench_names_the_extra_that_the_plot_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -103,7 +103,7 @@ def _head(record: dict[str, Any]) -> str:
         f"Compared with {', '.join(against) or 'nothing'}.",
     ]
     if absent:
-        lines.append(f"Would be compared too, if installed: {', '.join(absent)}.")
+        lines.append(f"Could be compared too, after pip install {' '.join(absent)}.")
     if broken:
         lines.append(f"Left out, as the import failed: {', '.join(broken)}.")
     return "\n".join(map(_wrap, lines))

@@ -78,7 +78,7 @@ def test_the_head_says_where_and_with_what(made: dict[str, Any]) -> None:
         "swa-fast 0.1.0 on 2 threads (avx512), Intel(R) Xeon(R) Processor, 2 cores",
         "Checked first: 12 updates of 2 models have the bits of NumPy's formula.",
         "Compared with numpy 2.4.6, torch 2.13.0+cpu.",
-        "Would be compared too, if installed: tensorflow.",
+        "Could be compared too, after pip install tensorflow.",
     ]
 
 
