@@ -1,12 +1,15 @@
-"""How much memory this process has that no file stands behind."""
+"""Memory that no file stands behind: how much this process has, and buffers that it uses again."""
 
 from __future__ import annotations
 
 import re
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import CheckpointError
 
-__all__ = ["anonymous_memory", "parse_bytes"]
+__all__ = ["Buffers", "anonymous_memory", "parse_bytes"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -38,3 +41,20 @@ def parse_bytes(text: str) -> int:
     if match is None:
         raise CheckpointError(f"a size must be like 512MiB or 2GB. Received: {text!r}")
     return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
+
+
+class Buffers:
+    """Memory that is used again: the system clears new memory, which takes as long as reading."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._free: list[NDArray[np.uint8]] = []
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """Return an array of at least so many bytes."""
+        buffer = self._free.pop() if self._free else np.empty(size, np.uint8)
+        return buffer if buffer.size >= size else np.empty(size, np.uint8)
+
+    def give(self, buffer: NDArray[np.uint8]) -> None:
+        """Take an array back."""
+        self._free.append(buffer)

@@ -15,17 +15,18 @@ import swa_fast
 from . import coefficients, stream
 from .dtypes import DTYPES, DType
 from .errors import CheckpointError
-from .formats import (
-    FOLDER_FORMATS,
-    format_of_output,
-    is_checkpoint,
-    open_checkpoint,
-    open_writer,
-)
+from .formats import format_of_output, open_checkpoint, open_writer
 from .formats.writer import Job, TensorOut
 from .inputs import Input, resolve
 from .memory import anonymous_memory, parse_bytes
-from .output import check_free_space, new_output, refuse_existing, refuse_files, refuse_inputs
+from .output import (
+    check_free_space,
+    new_output,
+    refuse_existing,
+    refuse_files,
+    refuse_inputs,
+    refuse_other_kind,
+)
 from .report import InputReport, MergeReport, provenance
 from .selection import carried_over, select
 from .tensors import Checkpoint, Tensor
@@ -144,7 +145,7 @@ def merge(
     )
     selection = select(opened, include, exclude, common)
     kind = format_of_output(target, opened[-1], format)
-    _refuse_other_kind(target, output, kind)
+    refuse_other_kind(target, output, kind)
     carried, left = carried_over(opened[-1], kind, keep_optimizer)
     reports = [
         InputReport(
@@ -222,23 +223,6 @@ def merge(
         seconds=time.perf_counter() - started,
         peak_memory=max(peak, anonymous_memory()),
     )
-
-
-def _refuse_other_kind(target: Path, named: Path_, kind: str) -> None:
-    """Raise CheckpointError if a file would replace a folder, or a folder a file or a run."""
-    if kind not in FOLDER_FORMATS:
-        if target.is_dir() or os.fspath(named).endswith(os.sep):
-            word = "is a folder" if target.is_dir() else "names a folder"
-            raise CheckpointError(f"{named} {word}, and a {kind} is a file")
-        return
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise CheckpointError(f"{named} is a file, and the output is a folder ({kind})")
-    if any(item.is_dir() for item in target.iterdir()):
-        raise CheckpointError(f"{named} has folders in it, which --overwrite would delete")
-    if any(target.iterdir()) and not is_checkpoint(target):
-        raise CheckpointError(f"{named} is no checkpoint: --overwrite would delete other files")
 
 
 def _coefficients(

@@ -10,8 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import CheckpointError
+from .formats import FOLDER_FORMATS, is_checkpoint
 
-__all__ = ["check_free_space", "new_output", "refuse_existing", "refuse_files", "refuse_inputs"]
+__all__ = [
+    "check_free_space",
+    "new_output",
+    "refuse_existing",
+    "refuse_files",
+    "refuse_inputs",
+    "refuse_other_kind",
+]
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
@@ -70,6 +78,23 @@ def refuse_inputs(target: Path, inputs: Sequence[Path]) -> None:
             raise CheckpointError(f"the input {path} is inside the output {target}")
     if not target.parent.is_dir():
         raise CheckpointError(f"the folder of the output is not there: {target.parent}")
+
+
+def refuse_other_kind(target: Path, named: str | os.PathLike[str], kind: str) -> None:
+    """Raise CheckpointError if a file would replace a folder, or a folder a file or a run."""
+    if kind not in FOLDER_FORMATS:
+        if target.is_dir() or os.fspath(named).endswith(os.sep):
+            word = "is a folder" if target.is_dir() else "names a folder"
+            raise CheckpointError(f"{named} {word}, and a {kind} is a file")
+        return
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise CheckpointError(f"{named} is a file, and the output is a folder ({kind})")
+    if any(item.is_dir() for item in target.iterdir()):
+        raise CheckpointError(f"{named} has folders in it, which --overwrite would delete")
+    if any(target.iterdir()) and not is_checkpoint(target):
+        raise CheckpointError(f"{named} is no checkpoint: --overwrite would delete other files")
 
 
 def refuse_files(target: Path, checkpoint: Path, files: Sequence[Path]) -> None:

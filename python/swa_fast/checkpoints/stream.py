@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +20,9 @@ import swa_fast
 from .dlpack import Numbers
 from .dtypes import DType, float8_values, round_to_float8
 from .errors import CheckpointError
+from .finite import has_nonfinite
 from .formats.writer import Writer
-from .memory import anonymous_memory
+from .memory import Buffers, anonymous_memory
 from .tensors import Bytes, Tensor
 
 __all__ = ["Task", "run"]
@@ -110,22 +110,6 @@ class _Chunk:
     buffer: Bytes
 
 
-class _Buffers:
-    """Memory that is used again: the system clears new memory, which takes as long as reading."""
-
-    def __init__(self) -> None:
-        self._free: list[Bytes] = []
-
-    def take(self, size: int) -> Bytes:
-        """Return an array of at least so many bytes."""
-        buffer = self._free.pop() if self._free else np.empty(size, np.uint8)
-        return buffer if buffer.size >= size else np.empty(size, np.uint8)
-
-    def give(self, buffer: Bytes) -> None:
-        """Take an array back."""
-        self._free.append(buffer)
-
-
 def run(
     tasks: Sequence[Task],
     writer: Writer,
@@ -165,7 +149,7 @@ def _run(
 ) -> int:
     peak = anonymous_memory()
     ranges = _ranges(tasks, memory)
-    inputs, outputs = _Buffers(), _Buffers()
+    inputs, outputs = Buffers(), Buffers()
     reads: deque[Future[_Chunk]] = deque()
     writes: deque[Future[None]] = deque()
     with (
@@ -240,7 +224,7 @@ def _prefetch(part: _Range) -> None:
         source.source.prefetch(first, last)
 
 
-def _read(part: _Range, following: _Range | None, buffers: _Buffers) -> _Chunk:
+def _read(part: _Range, following: _Range | None, buffers: Buffers) -> _Chunk:
     """Bring a chunk of every source into memory, while the disk reads the following one."""
     if following is not None:
         _prefetch(following)
@@ -289,7 +273,7 @@ def _finish(
 ) -> None:
     """Check a chunk of the output, write it, and give back the memory that it took."""
     task = part.task
-    if task.coefficients is not None and not allow_nonfinite and _has_nonfinite(output, task.dtype):
+    if task.coefficients is not None and not allow_nonfinite and has_nonfinite(output, task.dtype):
         raise _NonfiniteError(part)
     writer.write(task.name, output)
     for source, first, last in part.places():
@@ -308,39 +292,6 @@ def _check_equal(chunk: _Chunk) -> None:
             )
 
 
-# The bits of the exponent: all of them are set in NaN and in infinities.
-_EXPONENTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
-    "F64": (np.uint64, 0x7FF0000000000000),
-    "F32": (np.uint32, 0x7F800000),
-    "F16": (np.uint16, 0x7C00),
-    "BF16": (np.uint16, 0x7F80),
-}
-
-_BLOCK = 1 << 17
-"""Numbers that are looked at together: they and their masks stay in the second-level cache."""
-
-
-def _has_nonfinite(data: Bytes, dtype: DType) -> bool:
-    """Whether there is a NaN or an infinity.
-
-    Every product and sum with one is one, also with the coefficient 0: so the output of finite
-    numbers tells that all inputs were finite.
-    """
-    if dtype.kind == "float8":
-        return not np.isfinite(float8_values(dtype)[data]).all()
-    assert dtype.parts is not None
-    unsigned, exponent = _EXPONENTS[dtype.parts]
-    mask: Any = unsigned(exponent)
-    numbers: Any = data.view(unsigned)
-    masked = np.empty(min(_BLOCK, numbers.size), unsigned)
-    for begin in range(0, numbers.size, _BLOCK):
-        block = numbers[begin : begin + _BLOCK]
-        found = np.bitwise_and(block, mask, out=masked[: block.size])
-        if found.max() == mask:
-            return True
-    return False
-
-
 class _NonfiniteError(Exception):
     """The average of ``part`` has a NaN or an infinity."""
 
@@ -355,7 +306,7 @@ def _explained(part: _Range) -> CheckpointError:
     for source, first, last in part.places():
         data = np.empty(last - first, np.uint8)
         source.source.read_into(first, data)
-        if _has_nonfinite(data, source.dtype):
+        if has_nonfinite(data, source.dtype):
             return CheckpointError(
                 f"{source.name!r} in {source.file} has NaN or infinite elements: --allow-nonfinite "
                 "averages them all the same"
