@@ -54,6 +54,7 @@ class AveragingOptimizer:
     name: Any
     weights: Any
     iterations: Any
+    build: Any
 
     clipnorm = inner_setting("clipnorm")
     clipvalue = inner_setting("clipvalue")
@@ -110,10 +111,6 @@ class AveragingOptimizer:
 
     def _average_by(self, rule: Rule | None, skips: bool = False, fused: Any = False) -> None:
         """Says how to average; None for `average_op` of a subclass."""
-        raise NotImplementedError
-
-    def build(self, variables: Sequence[Any]) -> None:
-        """Creates the averages."""
         raise NotImplementedError
 
     def state_in_keras_file(self) -> list[Any]:
