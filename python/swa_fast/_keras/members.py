@@ -59,6 +59,7 @@ class AveragingOptimizer:
     name: Any
     weights: Any
     iterations: Any
+    build: Any
 
     clipnorm = inner_setting("clipnorm")
     clipvalue = inner_setting("clipvalue")
@@ -232,13 +233,14 @@ class AveragingOptimizer:
             ValueError: the optimizer is not built, or the list does not fit; nothing was assigned.
         """
         values = check_weights(weights)
-        if self._keeper.taken is None:
+        weights = self.weights
+        if self._keeper.taken is None and len(values) != len(weights):
             raise ValueError(  # the first words are those of Keras
                 "You are calling `set_weights()` on an optimizer that is not built: set_weights "
                 f"needs an optimizer that was built: call {self.name}.build(variables), or take a "
                 "step, first"
             )
-        self._keeper.set_values(self.weights, values, "set_weights: weights")
+        self._keeper.set_values(weights, values, "set_weights: weights")
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the snapshot count and averages; a Keras optimizer inside saves its own state."""
