@@ -136,7 +136,7 @@ class Careless:
             "assign nothing": (
                 lambda: swa.assign_average_vars(),
                 TypeError,
-                "assign_average_vars() missing 1 required positional argument: 'var_list'",
+                "AveragingOptimizer.assign_average_vars() missing 1 required positional argument: 'var_list'",
             ),
             "assign None": (
                 lambda: swa.assign_average_vars(None),

@@ -230,17 +230,18 @@ class AveragingOptimizer:
 
         Raises:
             TypeError: `weights` is no list.
-            ValueError: the optimizer is not built, or the list does not fit; nothing was assigned.
+            ValueError: the list does not fit, as that of an optimizer that was built does not where
+                this one was not; nothing was assigned.
         """
         values = check_weights(weights)
-        weights = self.weights
-        if self._keeper.taken is None and len(values) != len(weights):
+        held = self.weights
+        if self._keeper.taken is None and len(values) != len(held):
             raise ValueError(  # the first words are those of Keras
                 "You are calling `set_weights()` on an optimizer that is not built: set_weights "
                 f"needs an optimizer that was built: call {self.name}.build(variables), or take a "
                 "step, first"
             )
-        self._keeper.set_values(weights, values, "set_weights: weights")
+        self._keeper.set_values(held, values, "set_weights: weights")
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the snapshot count and averages; a Keras optimizer inside saves its own state."""

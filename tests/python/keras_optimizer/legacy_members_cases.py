@@ -141,7 +141,7 @@ def test_bad_input(kind: Any) -> None:
     with pytest.raises(ValueError, match="built"):
         optimizer.assign_average_vars([variable])
     with pytest.raises(ValueError, match="built"):
-        optimizer.set_weights([np.zeros(())])
+        optimizer.set_weights([np.zeros(())] * 9)
     with pytest.raises(TypeError, match="index 0"):
         optimizer.apply_gradients([variable])
     with pytest.raises(TypeError, match="end in a variable"):
@@ -204,3 +204,15 @@ def test_a_model_where_variables_are_wanted(kind: Any, member: str) -> None:
     with pytest.raises(TypeError, match=f"^{member}: .* a list of variables.* model Sequential"):
         getattr(optimizer, member)(*first, model)
     assert optimizer.get_slot_names() == []
+
+
+@KINDS
+def test_set_weights_before_the_optimizer_is_built(kind: Any) -> None:
+    built = SWA(kind.Adam(), 0, 1)
+    built.apply_gradients([(tf.ones(1), tf.Variable([1.0]))])
+    optimizer = SWA(kind.Adam(), 0, 1)
+    optimizer.set_weights([np.int64(7), *optimizer.get_weights()[1:]])  # as before any step
+    assert int(optimizer.iterations) == 7
+    with pytest.raises(ValueError, match=r"set_weights needs .* built"):
+        optimizer.set_weights(built.get_weights())
+    assert int(optimizer.iterations) == 7
