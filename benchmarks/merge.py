@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--bytes", type=float, default=1e9, help="of a model")
     parser.add_argument("--counts", default="2,5,10", help="of checkpoints")
+    parser.add_argument("--cold-counts", default="5", help="of checkpoints, with a cold cache")
     parser.add_argument("--rounds", type=int, default=5, help="at least 2")
     parser.add_argument("--caches", default="warm,cold")
     parser.add_argument("--mergekit", metavar="PATH", help="of mergekit-yaml")
@@ -214,8 +215,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    counts = [int(count) for count in options.counts.split(",")]
-    models = [options.folder / f"model_{number}" for number in range(max(counts))]
+    caches = options.caches.split(",")
+    counts_of = {"warm": options.counts, "cold": options.cold_counts}
+    counts = {cache: [int(count) for count in counts_of[cache].split(",")] for cache in caches}
+    most = max(max(numbers) for numbers in counts.values())
+    models = [options.folder / f"model_{number}" for number in range(most)]
     build = swa_fast.build_info()
     record: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -230,8 +234,8 @@ def main() -> None:
             if not model.exists():
                 make_model(model, number, options.bytes)
         record["bytes"] = (models[0] / WEIGHTS).stat().st_size
-        for cache in options.caches.split(","):
-            for count in counts:
+        for cache in caches:
+            for count in counts[cache]:
                 ways = compare(options, models[:count], cache)
                 record["results"].append({"cache": cache, "count": count, "ways": ways})
     finally:

@@ -112,7 +112,7 @@ def _ways(record: dict[str, Any]) -> list[str]:
 
 def draw(record: dict[str, Any]) -> None:
     """Draw seconds and memory, a group of bars for each number of checkpoints."""
-    ways = [name for name in _ways(record) if name != "reading alone"]
+    ways = [name for name in _ways(record) if not name.startswith("reading")]
     colours = [OURS, *_COLOURS]
     with figure("merging", 8.4, 3.2, 2) as (left, right):
         width = 0.8 / len(ways)

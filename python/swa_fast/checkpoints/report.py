@@ -83,7 +83,7 @@ class MergeReport:
         rate = self.bytes_read / self.seconds if self.seconds > 0 else 0.0
         facts = [
             ("would write" if self.dry_run else "output", f"{self.output} ({self.format})"),
-            ("averaged", f"{self.averaged} tensors"),
+            ("averaged", f"{self.averaged} tensor{'' if self.averaged == 1 else 's'}"),
             ("copied", _named(self.copied)),
             ("skipped", _named(self.skipped)),
             ("read", f"{_size(self.bytes_read)}, {_size(rate)}/s"),
