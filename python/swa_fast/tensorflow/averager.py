@@ -1,7 +1,8 @@
 """Averages kept in ``tf.Variable``s, taken and handed out: eagerly, in graphs and on replicas.
 
 Nothing here writes through a pointer: TensorFlow shares buffers between variables and tensors, and
-only its own assignment knows when one may be reused. How this was chosen: docs/tensorflow.md.
+only its own assignment knows when one may be reused. How this was chosen:
+docs/tensorflow_internals.md.
 """
 
 from __future__ import annotations
