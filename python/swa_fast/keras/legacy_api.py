@@ -34,7 +34,7 @@ def apply_gradients(self: Any, grads_and_vars: Iterable[Any], name: str | None =
     """
     pairs = check_pairs(grads_and_vars)
     gradients, variables = (list(side) for side in zip(*pairs, strict=True))
-    self._require_built_with(variables, "apply_gradients: grads_and_vars")
+    self._require_step(variables, "apply_gradients: grads_and_vars")
     self.apply(gradients, variables)
     return self.iterations
 

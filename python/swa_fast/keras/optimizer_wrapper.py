@@ -166,17 +166,22 @@ class AveragedOptimizerWrapper(
         grads = list(grads)
         if not grads:
             return
+        if trainable_variables is not None:
+            refuse_model(trainable_variables, "apply", "trainable_variables")
+            trainable_variables = list(trainable_variables)
+        self._require_step(trainable_variables or (), "apply: trainable_variables")
+        before = read_steps(self._optimizer)
+        self._optimizer.apply(grads, trainable_variables)
+        self._after_step(before, read_steps(self._optimizer))
+
+    def _require_step(self, variables: Sequence[Any], called: str) -> None:
+        """Raises ValueError where no step can be made on `variables`."""
         if self._fused:
             from ..tensorflow.fused import require_eager
 
             require_eager(type(self).__name__)
-        if trainable_variables is not None:
-            refuse_model(trainable_variables, "apply", "trainable_variables")
-            trainable_variables = list(trainable_variables)
-            self._require_built_with(trainable_variables, "apply: trainable_variables")
-        before = read_steps(self._optimizer)
-        self._optimizer.apply(grads, trainable_variables)
-        self._after_step(before, read_steps(self._optimizer))
+        if variables:
+            self._require_built_with(variables, called)
 
     def _after_step(self, before: Any, after: Any) -> None:
         given = type(self).average_op

@@ -212,24 +212,25 @@ def test_average_op_of_a_subclass_gets_each_replicas_own_copies(strategy: Any, m
     np.testing.assert_array_equal(average, np.zeros(3))
 
 
-@pytest.mark.skipif(not LEGACY, reason="Keras 3 has no graphs of TensorFlow 1")
-@pytest.mark.parametrize("scaled", [False, True])
-def test_graph_of_tensorflow_1(strategy: Any, scaled: bool) -> None:
-    with tf.Graph().as_default(), strategy.scope(), tf.compat.v1.Session() as session:
-        variable = tf.Variable([1.0, 2.0])
-        optimizer = swa = SWA(keras.optimizers.legacy.SGD(1.0), 1, 2)
-        if scaled:
-            scaler = keras.mixed_precision.LossScaleOptimizer
-            optimizer = scaler(swa, dynamic=False, initial_scale=1.0)
+if LEGACY:  # Keras 3 has no graphs of TensorFlow 1
 
-        def step() -> Any:
-            return optimizer.apply_gradients([(tf.constant([0.125, 0.25]), variable)])
+    @pytest.mark.parametrize("scaled", [False, True])
+    def test_graph_of_tensorflow_1(strategy: Any, scaled: bool) -> None:
+        with tf.Graph().as_default(), strategy.scope(), tf.compat.v1.Session() as session:
+            variable = tf.Variable([1.0, 2.0])
+            optimizer = swa = SWA(keras.optimizers.legacy.SGD(1.0), 1, 2)
+            if scaled:
+                scaler = keras.mixed_precision.LossScaleOptimizer
+                optimizer = scaler(swa, dynamic=False, initial_scale=1.0)
 
-        operation = strategy.experimental_local_results(strategy.run(step))
-        averages = strategy.experimental_local_results(swa.get_slot(variable, "average"))
-        session.run(tf.compat.v1.global_variables_initializer())
-        for _ in range(4):
-            session.run(operation)
-        # Both replicas' gradients are summed: a step is [0.25, 0.5]. Steps 1 and 3 are averaged.
-        for average in session.run(list(averages)):
-            np.testing.assert_array_equal(average, [0.25, 0.5])
+            def step() -> Any:
+                return optimizer.apply_gradients([(tf.constant([0.125, 0.25]), variable)])
+
+            operation = strategy.experimental_local_results(strategy.run(step))
+            averages = strategy.experimental_local_results(swa.get_slot(variable, "average"))
+            session.run(tf.compat.v1.global_variables_initializer())
+            for _ in range(4):
+                session.run(operation)
+            # Both replicas' gradients are summed: a step is [0.25, 0.5]. Steps 1 and 3 are averaged.
+            for average in session.run(list(averages)):
+                np.testing.assert_array_equal(average, [0.25, 0.5])
