@@ -231,6 +231,6 @@ if LEGACY:  # Keras 3 has no graphs of TensorFlow 1
             session.run(tf.compat.v1.global_variables_initializer())
             for _ in range(4):
                 session.run(operation)
-            # Both replicas' gradients are summed: a step is [0.25, 0.5]. Steps 1 and 3 are averaged.
+            # Both replicas' gradients are summed: steps of [0.25, 0.5]. Steps 1 and 3 are averaged.
             for average in session.run(list(averages)):
                 np.testing.assert_array_equal(average, [0.25, 0.5])
